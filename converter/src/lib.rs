@@ -1,0 +1,2 @@
+//! The converter.
+#![forbid(unsafe_code)]

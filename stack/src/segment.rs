@@ -1,0 +1,109 @@
+//! Descriptors of TCP payload inside frames: 32 bytes each, moved instead of the payload.
+
+use std::collections::VecDeque;
+
+use bitflags::bitflags;
+
+use crate::frame::FrameId;
+use crate::seq::SeqNum;
+
+/// Payload that was received: one contiguous run of bytes in one frame.
+#[derive(Debug)]
+#[must_use = "the segment holds a frame"]
+pub struct RxSegment {
+    /// Data sequence number of the first byte; set by MPTCP, else zero.
+    pub dsn: u64,
+    /// The right to the frame.
+    pub frame: FrameId,
+    /// Sequence number of the first byte.
+    pub seq: SeqNum,
+    /// First byte of the payload in the frame.
+    pub offset: u16,
+    /// Length in bytes; never zero.
+    pub len: u16,
+    /// Ones'-complement sum of the payload, folded to 16 bits, not inverted, as if it began at an even address.
+    pub sum: u16,
+    /// Reserved for the owner of the queue that it stands in.
+    pub tag: u16,
+}
+
+bitflags! {
+    /// What the scoreboard knows of a segment, and what goes with it.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+    pub struct TxFlags: u8 {
+        /// The peer reported it by SACK.
+        const SACKED = 1;
+        /// Loss detection gave it up: it is to be sent again.
+        const LOST = 1 << 1;
+        /// It was sent more than once.
+        const RETRANSMITTED = 1 << 2;
+        /// It was sent at least once.
+        const SENT = 1 << 3;
+        /// It has a data sequence mapping (`dsn` means something).
+        const MAPPED = 1 << 4;
+        /// It was sent again and that copy is thought to be in flight.
+        const RETRANS_OUT = 1 << 5;
+        /// PSH is set on it.
+        const PUSH = 1 << 6;
+        /// Sent while the sender was limited by the application.
+        const APP_LIMITED = 1 << 7;
+    }
+}
+
+/// Payload to be sent or in flight: an entry of a send ring, which is also the scoreboard.
+#[derive(Debug)]
+#[must_use = "the segment holds a frame"]
+pub struct TxSegment {
+    /// Data sequence number of the first byte; opaque to TCP, used by MPTCP.
+    pub dsn: u64,
+    /// The right to the frame.
+    pub frame: FrameId,
+    /// Sequence number of the first byte; set by the send ring.
+    pub seq: SeqNum,
+    /// When it was last sent, in microseconds modulo 2^32.
+    pub sent_us: u32,
+    /// First byte of the payload in the frame.
+    pub offset: u16,
+    /// Length in bytes; never zero.
+    pub len: u16,
+    /// Payload sum as in [`RxSegment::sum`].
+    pub sum: u16,
+    /// Scoreboard flags.
+    pub flags: TxFlags,
+    /// How many times it was sent again, saturating.
+    pub retransmits: u8,
+}
+
+const _: () = assert!(size_of::<RxSegment>() <= 32 && size_of::<TxSegment>() <= 32);
+
+impl TxSegment {
+    /// The received payload as payload to send; sequence numbers are assigned by the ring that it is pushed on.
+    pub fn from_rx(rx: RxSegment) -> Self {
+        Self {
+            dsn: 0,
+            frame: rx.frame,
+            seq: SeqNum(0),
+            sent_us: 0,
+            offset: rx.offset,
+            len: rx.len,
+            sum: rx.sum,
+            flags: TxFlags::empty(),
+            retransmits: 0,
+        }
+    }
+
+    /// Sequence number after the last byte.
+    pub fn end(&self) -> SeqNum {
+        self.seq + u32::from(self.len)
+    }
+}
+
+impl RxSegment {
+    /// Sequence number after the last byte.
+    pub fn end(&self) -> SeqNum {
+        self.seq + u32::from(self.len)
+    }
+}
+
+/// The scratch queue by which one layer hands segments to the next, reused for every packet.
+pub type RxQueue = VecDeque<RxSegment>;

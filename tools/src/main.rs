@@ -1,0 +1,2 @@
+//! The engineer's binary.
+fn main() {}
