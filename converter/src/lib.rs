@@ -1,2 +1,4 @@
-//! The converter.
+//! The converter: configuration, conversions and the operator's side of MiMBox.
 #![forbid(unsafe_code)]
+
+pub mod config;
