@@ -46,6 +46,7 @@ counters! {
     DropTcpHeader = "drop_tcp_header": "segments with a malformed TCP header or options",
     DropTcpChecksum = "drop_tcp_checksum": "segments with a wrong TCP checksum",
     DropTcpChecksumPartial = "drop_tcp_checksum_partial": "segments whose checksum is only the pseudo-header sum: the sender's device must have TX checksum offload switched off (ethtool -K DEV tx off)",
+    DropIcmp = "drop_icmp": "ICMP messages that are truncated or have a wrong checksum",
     DropNotOurs = "drop_not_ours": "packets to an address that is not the box's",
     DropNoRoute = "drop_no_route": "packets with no route to their destination",
     DropNoNeighbour = "drop_no_neighbour": "packets dropped because the next hop did not answer ARP or NDP",
