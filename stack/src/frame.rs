@@ -59,6 +59,8 @@ pub struct TxFrame {
 struct Meta {
     refs: u16,
     tx_pending: u16,
+    /// First payload byte that headers were built in front of; zero before that.
+    payload_floor: u16,
 }
 
 /// How a pool is laid out.
@@ -133,7 +135,7 @@ impl FramePool {
     /// Takes a frame for reception or for a packet without payload; `None` when none is left at all.
     pub fn alloc_control(&mut self) -> Option<FrameId> {
         let index = self.free.pop()?;
-        self.meta[index as usize] = Meta { refs: 1, tx_pending: 0 };
+        self.meta[index as usize] = Meta { refs: 1, ..Meta::default() };
         Some(FrameId(index))
     }
 
@@ -170,6 +172,18 @@ impl FramePool {
     /// True while a TX ring may still read the frame.
     pub fn tx_pending(&self, frame: &FrameId) -> bool {
         self.meta[frame.0 as usize].tx_pending > 0
+    }
+
+    /// Asks to build headers in front of the payload at `payload_offset`. False when that could overwrite payload that
+    /// another right still needs: a segment that lost its head to a partial acknowledgment starts later in the frame
+    /// than the one that the data level may still hold whole.
+    pub fn claim_headroom(&mut self, frame: &FrameId, payload_offset: u16) -> bool {
+        let meta = &mut self.meta[frame.0 as usize];
+        let free = meta.payload_floor == 0 || payload_offset <= meta.payload_floor;
+        if free {
+            meta.payload_floor = payload_offset;
+        }
+        free
     }
 
     /// Takes a frame back from a TX ring and gives that ring's right back.
