@@ -4,9 +4,11 @@
 //! a [`FramePool`]. `unsafe` is confined to `mem.rs`.
 #![deny(unsafe_code)]
 
+pub mod checksum;
 pub mod counters;
 pub mod env;
 pub mod frame;
+pub mod limits;
 pub mod mem;
 pub mod options;
 pub mod ring;

@@ -154,3 +154,62 @@ fn prefetch_raw(at: *const u8) {
     #[cfg(not(target_arch = "x86_64"))]
     let _ = at;
 }
+
+/// The ones'-complement sum of `bytes` in the form of [`checksum::sum`](crate::checksum::sum).
+#[inline]
+pub(crate) fn sum(bytes: &[u8]) -> u16 {
+    #[cfg(target_arch = "x86_64")]
+    if bytes.len() >= 64 && std::arch::is_x86_feature_detected!("avx2") {
+        // SAFETY: the CPU has AVX2, as was just asked.
+        return unsafe { sum_avx2(bytes) };
+    }
+    crate::checksum::sum_portable(bytes)
+}
+
+/// Sums 16 words at a time. Words are biased to signed ones, so that one multiply-add does for widening and adding.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn sum_avx2(bytes: &[u8]) -> u16 {
+    use std::arch::x86_64::{
+        __m256i, _mm_add_epi32, _mm_cvtsi128_si32, _mm_shuffle_epi32, _mm256_add_epi32, _mm256_castsi256_si128,
+        _mm256_extracti128_si256, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_set1_epi16, _mm256_setzero_si256,
+        _mm256_xor_si256,
+    };
+    /// Bytes after which the 32-bit lanes are emptied: each block adds at most 2^16 to a lane.
+    const STRETCH: usize = 32 * 4096;
+    let bias = _mm256_set1_epi16(i16::MIN);
+    let ones = _mm256_set1_epi16(1);
+    let mut total = 0i64;
+    let (blocks, rest) = bytes.as_chunks::<32>();
+    for stretch in blocks.chunks(STRETCH / 32) {
+        let mut even = _mm256_setzero_si256();
+        let mut odd = _mm256_setzero_si256();
+        let word_sums = |block: &[u8; 32]| {
+            // SAFETY: an unaligned load of the 32 bytes that the reference covers.
+            let words = unsafe { _mm256_loadu_si256(block.as_ptr().cast::<__m256i>()) };
+            _mm256_madd_epi16(_mm256_xor_si256(words, bias), ones)
+        };
+        let (quads, last) = stretch.as_chunks::<4>();
+        for [a, b, c, d] in quads {
+            even = _mm256_add_epi32(even, word_sums(a));
+            odd = _mm256_add_epi32(odd, word_sums(b));
+            even = _mm256_add_epi32(even, word_sums(c));
+            odd = _mm256_add_epi32(odd, word_sums(d));
+        }
+        for block in last {
+            even = _mm256_add_epi32(even, word_sums(block));
+        }
+        let lanes = _mm256_add_epi32(even, odd);
+        let lanes = _mm_add_epi32(_mm256_castsi256_si128(lanes), _mm256_extracti128_si256::<1>(lanes));
+        let lanes = _mm_add_epi32(lanes, _mm_shuffle_epi32::<0b01_00_11_10>(lanes));
+        let lanes = _mm_add_epi32(lanes, _mm_shuffle_epi32::<0b10_11_00_01>(lanes));
+        // The bias took 2^15 off each of the sixteen words of a block.
+        total += i64::from(_mm_cvtsi128_si32(lanes)) + stretch.len() as i64 * (16 << 15);
+    }
+    // The lanes hold little-endian words: the folded sum has its bytes swapped (RFC 1071 §2 (B)).
+    let head = crate::checksum::fold(total as u64).swap_bytes();
+    crate::checksum::add(head, crate::checksum::sum_portable(rest))
+}
+
+#[cfg(test)]
+mod tests;

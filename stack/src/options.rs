@@ -1,13 +1,43 @@
 //! TCP options: parsed in one pass, emitted into a 40-byte budget.
 
 use arrayvec::ArrayVec;
+use thiserror::Error;
 
 use crate::seq::SeqNum;
+use crate::wire::Outgoing;
 
 /// Most bytes of options that a TCP header holds (RFC 9293 §3.1).
 pub const MAX_OPTION_BYTES: usize = 40;
 /// Most kind-30 options kept of one segment.
 pub const MAX_MPTCP_OPTIONS: usize = 6;
+/// Largest window scale shift (RFC 7323 §2.3).
+pub const MAX_WINDOW_SCALE: u8 = 14;
+
+/// Option kinds (RFC 9293 §3.2, RFC 2018, RFC 7323, RFC 7413, RFC 8684, RFC 6994).
+pub mod kind {
+    /// End of the option list.
+    pub const END: u8 = 0;
+    /// No operation: one byte of padding.
+    pub const NOP: u8 = 1;
+    /// Maximum segment size.
+    pub const MSS: u8 = 2;
+    /// Window scale.
+    pub const WINDOW_SCALE: u8 = 3;
+    /// SACK permitted.
+    pub const SACK_PERMITTED: u8 = 4;
+    /// SACK blocks.
+    pub const SACK: u8 = 5;
+    /// Timestamps.
+    pub const TIMESTAMPS: u8 = 8;
+    /// Multipath TCP.
+    pub const MPTCP: u8 = 30;
+    /// TCP Fast Open.
+    pub const FAST_OPEN: u8 = 34;
+    /// Shared experiments, first codepoint.
+    pub const EXPERIMENT_1: u8 = 253;
+    /// Shared experiments, second codepoint.
+    pub const EXPERIMENT_2: u8 = 254;
+}
 
 /// Option bytes under construction, at most 40.
 pub type OptionBytes = ArrayVec<u8, MAX_OPTION_BYTES>;
@@ -53,6 +83,28 @@ pub struct OptionSlice {
     pub len: u8,
 }
 
+/// Why option bytes could not be parsed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub enum OptionError {
+    /// A length byte is missing, below two, or points beyond the header.
+    #[error("option kind {kind} has no valid length")]
+    Length {
+        /// The option's kind.
+        kind: u8,
+    },
+    /// A known option has a length that its RFC does not know.
+    #[error("option kind {kind} is {len} bytes long")]
+    KnownLength {
+        /// The option's kind.
+        kind: u8,
+        /// The length that it claims.
+        len: u8,
+    },
+    /// There are more bytes than a TCP header holds.
+    #[error("more than 40 bytes of options")]
+    TooLong,
+}
+
 /// The options of one received segment. The bytes are copied out of the frame (at most 40), so that the frame may move.
 #[derive(Clone, Debug, Default)]
 pub struct TcpOptions {
@@ -73,13 +125,212 @@ pub struct TcpOptions {
 }
 
 impl TcpOptions {
+    /// Parses the bytes between the fixed TCP header and the payload. Unknown kinds are skipped; of each kind but MPTCP
+    /// only the first counts.
+    ///
+    /// # Errors
+    /// When a length is malformed: the segment is then not to be believed (RFC 9293 §3.1, MUST-7).
+    pub fn parse(bytes: &[u8]) -> Result<Self, OptionError> {
+        let mut options = Self::default();
+        options.raw.try_extend_from_slice(bytes).map_err(|_| OptionError::TooLong)?;
+        options.index()?;
+        Ok(options)
+    }
+
     /// The bytes of one option, kind and length included.
     pub fn slice(&self, at: OptionSlice) -> &[u8] {
         let start = usize::from(at.start);
         self.raw.get(start..start + usize::from(at.len)).unwrap_or(&[])
     }
+
     /// The raw MPTCP options, kind and length included.
     pub fn mptcp_slices(&self) -> impl Iterator<Item = &[u8]> + '_ {
         self.mptcp.iter().map(|&at| self.slice(at))
     }
+
+    /// Fills every field from `raw`; the other fields must be at their defaults.
+    #[inline]
+    pub(crate) fn index(&mut self) -> Result<(), OptionError> {
+        let Self { raw, syn, timestamps, sack, mptcp, experimental, fast_open } = self;
+        let mut at = 0;
+        // RFC 7323 appendix A: the layout that nearly every segment has.
+        if let Some([1, 1, 8, 10, clocks @ ..]) = raw.first_chunk::<12>() {
+            *timestamps = Some(timestamps_of(clocks));
+            at = 12;
+        }
+        let bytes = raw.as_slice();
+        while let Some(&kind) = bytes.get(at) {
+            match kind {
+                kind::END => break,
+                kind::NOP => {
+                    at += 1;
+                    continue;
+                }
+                _ => {}
+            }
+            let Some(&len) = bytes.get(at + 1) else { return Err(OptionError::Length { kind }) };
+            if len < 2 {
+                return Err(OptionError::Length { kind });
+            }
+            let Some(body) = bytes.get(at + 2..at + usize::from(len)) else { return Err(OptionError::Length { kind }) };
+            let slice = OptionSlice { start: at as u8, len };
+            match (kind, body) {
+                (kind::MPTCP, _) => {
+                    // Beyond the six that the shortest suboptions could fill with meaning, the rest is ignored.
+                    let _ = mptcp.try_push(slice);
+                }
+                (kind::TIMESTAMPS, clocks) => {
+                    let clocks = clocks.try_into().map_err(|_| OptionError::KnownLength { kind, len })?;
+                    timestamps.get_or_insert(timestamps_of(clocks));
+                }
+                (kind::SACK, blocks) => parse_sack(blocks, sack).ok_or(OptionError::KnownLength { kind, len })?,
+                (kind::MSS, &[high, low]) => {
+                    syn.mss.get_or_insert(u16::from_be_bytes([high, low]));
+                }
+                // RFC 7323 §2.3: a shift above 14 counts as 14.
+                (kind::WINDOW_SCALE, &[shift]) => {
+                    syn.window_scale.get_or_insert(shift.min(MAX_WINDOW_SCALE));
+                }
+                (kind::SACK_PERMITTED, []) => syn.sack_permitted = true,
+                (kind::MSS | kind::WINDOW_SCALE | kind::SACK_PERMITTED, _) => {
+                    return Err(OptionError::KnownLength { kind, len });
+                }
+                (kind::EXPERIMENT_1 | kind::EXPERIMENT_2, _) => {
+                    experimental.get_or_insert(slice);
+                }
+                (kind::FAST_OPEN, _) => {
+                    fast_open.get_or_insert(slice);
+                }
+                _ => {}
+            }
+            at += usize::from(len);
+        }
+        Ok(())
+    }
 }
+
+#[inline]
+fn timestamps_of(&[a, b, c, d, e, f, g, h]: &[u8; 8]) -> Timestamps {
+    Timestamps { value: u32::from_be_bytes([a, b, c, d]), echo: u32::from_be_bytes([e, f, g, h]) }
+}
+
+/// RFC 2018 §3: 8n bytes of edges, n from 1 to 4. A second SACK option is skipped.
+fn parse_sack(bytes: &[u8], sack: &mut SackBlocks) -> Option<()> {
+    let (edges, []) = bytes.as_chunks::<8>() else { return None };
+    if !(1..=4).contains(&edges.len()) {
+        return None;
+    }
+    if sack.is_empty() {
+        for &[a, b, c, d, e, f, g, h] in edges {
+            let start = SeqNum(u32::from_be_bytes([a, b, c, d]));
+            let end = SeqNum(u32::from_be_bytes([e, f, g, h]));
+            let _ = sack.try_push(SackBlock { start, end });
+        }
+    }
+    Some(())
+}
+
+/// Forty bytes of option space being filled; what does not fit whole is left out whole.
+pub(crate) struct Budget {
+    bytes: [u8; MAX_OPTION_BYTES],
+    len: usize,
+}
+
+impl Budget {
+    #[inline]
+    fn put<const N: usize>(&mut self, bytes: [u8; N]) {
+        if let Some(target) = self.bytes.get_mut(self.len..self.len + N) {
+            target.copy_from_slice(&bytes);
+            self.len += N;
+        }
+    }
+
+    /// Appends `upper` and pads it with NOPs to a multiple of four.
+    #[inline]
+    fn put_upper(&mut self, upper: &[u8]) {
+        let padded = upper.len().next_multiple_of(4);
+        let Some(target) = self.bytes.get_mut(self.len..self.len + padded) else {
+            debug_assert!(false, "{} bytes of upper options do not fit behind {}", upper.len(), self.len);
+            return;
+        };
+        let (head, pad) = target.split_at_mut(upper.len());
+        head.copy_from_slice(upper);
+        pad.fill(kind::NOP);
+        self.len += padded;
+    }
+
+    fn put_sack(&mut self, sack: &SackBlocks) {
+        let fit = (MAX_OPTION_BYTES - self.len).saturating_sub(4) / 8;
+        let blocks = sack.len().min(fit);
+        if blocks == 0 {
+            return;
+        }
+        self.put([kind::NOP, kind::NOP, kind::SACK, (2 + 8 * blocks) as u8]);
+        for block in sack.iter().take(blocks) {
+            self.put(block.start.0.to_be_bytes());
+            self.put(block.end.0.to_be_bytes());
+        }
+    }
+
+    /// SYN options in the layout that leaves most room: 20 bytes with everything on.
+    fn put_syn(&mut self, syn: &SynOptions, timestamps: Option<Timestamps>) {
+        if let Some(mss) = syn.mss {
+            let [high, low] = mss.to_be_bytes();
+            self.put([kind::MSS, 4, high, low]);
+        }
+        match (syn.sack_permitted, timestamps) {
+            // The two bytes of SACK-permitted stand where the padding of timestamps would.
+            (true, Some(timestamps)) => self.put_timestamps([kind::SACK_PERMITTED, 2], timestamps),
+            (true, None) => self.put([kind::NOP, kind::NOP, kind::SACK_PERMITTED, 2]),
+            (false, Some(timestamps)) => self.put_timestamps([kind::NOP, kind::NOP], timestamps),
+            (false, None) => {}
+        }
+        if let Some(shift) = syn.window_scale {
+            self.put([kind::NOP, kind::WINDOW_SCALE, 3, shift.min(MAX_WINDOW_SCALE)]);
+        }
+    }
+
+    #[inline]
+    fn put_timestamps(&mut self, lead: [u8; 2], timestamps: Timestamps) {
+        let [a, b, c, d] = timestamps.value.to_be_bytes();
+        let [e, f, g, h] = timestamps.echo.to_be_bytes();
+        self.put([lead[0], lead[1], kind::TIMESTAMPS, 10, a, b, c, d, e, f, g, h]);
+    }
+
+    /// The options of `out`, padded to a multiple of four.
+    #[inline]
+    pub(crate) fn fill(out: &Outgoing) -> Self {
+        let mut budget = Self { bytes: [0; MAX_OPTION_BYTES], len: 0 };
+        match (&out.syn, out.timestamps) {
+            (Some(syn), timestamps) => budget.put_syn(syn, timestamps),
+            (None, Some(timestamps)) => budget.put_timestamps([kind::NOP, kind::NOP], timestamps),
+            (None, None) => {}
+        }
+        if !out.upper.is_empty() {
+            budget.put_upper(&out.upper);
+        }
+        if !out.sack.is_empty() {
+            budget.put_sack(&out.sack);
+        }
+        budget
+    }
+
+    /// What was filled.
+    #[inline]
+    pub(crate) fn as_words(&self) -> &[[u8; 4]] {
+        let (words, _) = self.bytes.as_chunks::<4>();
+        words.get(..self.len / 4).unwrap_or(words)
+    }
+}
+
+/// The option bytes of a segment to be sent: MSS, SACK-permitted and timestamps, window scale, the upper layer's
+/// options, and then as many SACK blocks as still fit. Always a multiple of four, at most 40.
+pub fn emit(out: &Outgoing) -> OptionBytes {
+    Budget::fill(out).as_words().iter().flatten().copied().collect()
+}
+
+/// Bytes of payload and upper options that timestamps take away on every segment but a SYN.
+pub const TIMESTAMP_BYTES: usize = 12;
+
+#[cfg(test)]
+mod tests;
