@@ -1,1 +1,13 @@
-//! Packet IO.
+//! Packet IO of MiMBox: ports, the poll loop that drives an engine over them, and the neighbours on their links.
+//!
+//! - [`port`] is the contract between a backend and the loop, and between the loop and the engine.
+//! - [`memory`] is a backend.
+
+pub mod clock;
+pub mod memory;
+pub mod notify;
+pub mod port;
+
+pub use clock::{Clock, ManualClock, MonotonicClock};
+pub use notify::Notify;
+pub use port::{Engine, Port, PortError, PortInfo, PortMode, PortState, PortStats};
