@@ -7,6 +7,7 @@
 pub mod checksum;
 pub mod counters;
 pub mod env;
+pub mod flow;
 pub mod frame;
 pub mod limits;
 pub mod mem;
@@ -16,6 +17,7 @@ pub mod segment;
 pub mod seq;
 pub mod tcp;
 pub mod time;
+pub mod timer;
 pub mod wire;
 
 pub use counters::{Counter, Counters};
