@@ -11,7 +11,7 @@ use crate::options::Budget;
 
 /// The IP header of a connection with its changing fields left zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum IpTemplate {
+pub(super) enum IpTemplate {
     V4([u8; IPV4_HEADER]),
     V6([u8; IPV6_HEADER]),
 }
@@ -38,12 +38,16 @@ impl HeaderTemplate {
         let ports = [s0, s1, d0, d1];
         let pseudo = checksum::pseudo_header(flow.local, flow.remote, protocol::TCP, 0);
         let tcp_sum = fold(u64::from(pseudo) + u64::from(u32::from_be_bytes(ports)));
-        let ip = ip_template(flow.local, flow.remote, protocol::TCP, ttl);
+        Self { ports, tcp_sum, ..Self::without_tcp(ip_template(flow.local, flow.remote, protocol::TCP, ttl)) }
+    }
+
+    /// The template of packets of another protocol.
+    pub(super) fn without_tcp(ip: IpTemplate) -> Self {
         let ip_sum = match &ip {
             IpTemplate::V4(header) => fold(checksum::array_words(header)),
             IpTemplate::V6(_) => 0,
         };
-        Self { ports, tcp_sum, ip_sum, ip }
+        Self { ports: [0; 4], tcp_sum: 0, ip_sum, ip }
     }
 
     /// Bytes of the IP header.
@@ -57,7 +61,7 @@ impl HeaderTemplate {
 }
 
 /// An IP header with length, identification, ECN and checksum left zero. Don't Fragment is set (RFC 1191 §3).
-fn ip_template(src: IpAddr, dst: IpAddr, protocol: u8, ttl: u8) -> IpTemplate {
+pub(super) fn ip_template(src: IpAddr, dst: IpAddr, protocol: u8, ttl: u8) -> IpTemplate {
     if let (IpAddr::V4(src), IpAddr::V4(dst)) = (src, dst) {
         let [s0, s1, s2, s3] = src.octets();
         let [d0, d1, d2, d3] = dst.octets();
@@ -131,21 +135,23 @@ pub fn emit_tcp(
     Some((frame, start as u16, (headers + usize::from(payload_len)) as u16))
 }
 
-/// The changing fields of one segment.
-struct Header {
-    seq: u32,
-    ack: u32,
+/// The changing fields of one packet.
+#[derive(Default)]
+pub(super) struct Header {
+    pub(super) seq: u32,
+    pub(super) ack: u32,
     /// Data offset, flags and window.
-    word: u32,
-    ecn: u8,
-    segment_len: usize,
-    payload_sum: u16,
-    ip_id: u16,
+    pub(super) word: u32,
+    pub(super) ecn: u8,
+    /// Bytes behind the IP header.
+    pub(super) segment_len: usize,
+    pub(super) payload_sum: u16,
+    pub(super) ip_id: u16,
 }
 
 impl HeaderTemplate {
     #[inline]
-    const fn ethertype(&self) -> u16 {
+    pub(super) const fn ethertype(&self) -> u16 {
         match self.ip {
             IpTemplate::V4(_) => ethertype::IPV4,
             IpTemplate::V6(_) => ethertype::IPV6,
@@ -210,7 +216,7 @@ pub(super) fn write_link<'a>(bytes: &'a mut [u8], link: &LinkHeader, ethertype: 
 }
 
 #[inline]
-fn write_ip<'a>(bytes: &'a mut [u8], template: &HeaderTemplate, header: &Header) -> Option<&'a mut [u8]> {
+pub(super) fn write_ip<'a>(bytes: &'a mut [u8], template: &HeaderTemplate, header: &Header) -> Option<&'a mut [u8]> {
     match &template.ip {
         IpTemplate::V4(image) => {
             let (ip, rest) = bytes.split_first_chunk_mut::<IPV4_HEADER>()?;
@@ -235,7 +241,7 @@ fn write_ip<'a>(bytes: &'a mut [u8], template: &HeaderTemplate, header: &Header)
 }
 
 #[inline]
-fn write_tcp<'a>(
+pub(super) fn write_tcp<'a>(
     bytes: &'a mut [u8],
     template: &HeaderTemplate,
     header: &Header,

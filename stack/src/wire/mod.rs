@@ -13,9 +13,13 @@ use crate::options::{OptionBytes, SackBlocks, SynOptions, TcpOptions, Timestamps
 use crate::seq::SeqNum;
 
 mod emit;
+mod forward;
+mod icmp;
 mod parse;
 
 pub use emit::{HeaderTemplate, emit_tcp};
+pub use forward::{Hop, decrement_ttl, lower_mss, set_link};
+pub use icmp::{IcmpError, IcmpOut, Quotation, emit_icmp_error, may_answer_with_icmp, parse_icmp_error, quote};
 pub use parse::parse;
 
 /// IP protocol and next-header numbers.

@@ -259,15 +259,15 @@ fn split_addresses(both: &[u8; 32]) -> (Ipv6Addr, Ipv6Addr) {
 }
 
 /// Where a chain of IPv6 extension headers ends.
-struct Chain {
-    protocol: u8,
-    l4: usize,
+pub(super) struct Chain {
+    pub(super) protocol: u8,
+    pub(super) l4: usize,
     /// A fragment, or a packet whose final destination is another than its header says.
-    opaque: bool,
+    pub(super) opaque: bool,
 }
 
-/// Walks the extension headers of `packet`, which is a whole IPv6 packet (RFC 8200 §4).
-fn walk(packet: &[u8], first: u8) -> Result<Chain, Drop> {
+/// Walks the extension headers of an IPv6 packet (RFC 8200 §4) as far as there are bytes of it.
+pub(super) fn walk(packet: &[u8], first: u8) -> Result<Chain, Drop> {
     let mut next = first;
     let mut at = IPV6_HEADER;
     for _ in 0..MAX_IPV6_EXTENSIONS {

@@ -10,6 +10,9 @@ use crate::frame::{FramePool, PoolConfig};
 use crate::mem::Region;
 use crate::options::SackBlock;
 
+mod forwarding;
+mod icmp_errors;
+
 pub(super) fn pool() -> FramePool {
     FramePool::new(Region::map(16, 2048).unwrap(), PoolConfig { rx_reserve: 2 })
 }
