@@ -2,12 +2,15 @@
 //!
 //! - [`port`] is the contract between a backend and the loop, and between the loop and the engine.
 //! - [`memory`] is a backend.
+//! - [`neighbor`] is sans-IO: routes, ARP, NDP and echo for the addresses that the box owns. The engine holds it.
 
 pub mod clock;
 pub mod memory;
+pub mod neighbor;
 pub mod notify;
 pub mod port;
 
 pub use clock::{Clock, ManualClock, MonotonicClock};
+pub use neighbor::Neighbors;
 pub use notify::Notify;
 pub use port::{Engine, Port, PortError, PortInfo, PortMode, PortState, PortStats};
