@@ -1,1 +1,3 @@
-//! The lab.
+//! The lab, the simulator and the replayer of MiMBox.
+
+pub mod sim;

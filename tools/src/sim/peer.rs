@@ -1,0 +1,502 @@
+//! Independent peers: smoltcp's TCP sockets, which share no line with this project's stack. Servers, and plain clients.
+
+use std::net::SocketAddrV4;
+
+use mimbox_stack::{Duration, Instant};
+use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
+use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
+use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
+use smoltcp::time::{Duration as SmolDuration, Instant as SmolInstant};
+use smoltcp::wire::{
+    EthernetAddress, EthernetFrame, EthernetProtocol, HardwareAddress, IpAddress, IpCidr, IpProtocol, Ipv4Address,
+    Ipv4Packet, TcpPacket,
+};
+
+use super::node::{End, Node};
+use super::packet::{Outbox, Packet, Packets};
+use super::plan::{App, Ended, Plan, Speaks, Target, Wish};
+
+/// Sockets of one host: few, since smoltcp asks every socket for every packet.
+pub(crate) const SOCKETS_PER_HOST: usize = 8;
+/// The first port that servers listen on.
+pub(crate) const FIRST_PORT: u16 = 8000;
+/// How often a slow reader looks whether it may read on.
+const SLOW_READ: Duration = Duration::from_millis(5);
+
+/// How the peers' TCP is set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerOptions {
+    /// Bytes of a receive buffer.
+    pub receive_buffer: u32,
+    /// Bytes of a send buffer.
+    pub send_buffer: u32,
+    /// Largest IP packet, from which the MSS follows.
+    pub mtu: u16,
+    /// Whether they offer timestamps.
+    pub timestamps: bool,
+    /// Whether Nagle's algorithm is on.
+    pub nagle: bool,
+    /// How long ACKs are delayed; zero for none.
+    pub ack_delay: Duration,
+    /// How long the hosts gather packets before they look at them.
+    pub poll_every: Duration,
+}
+
+/// A network of peers: hosts that connect, or hosts that accept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Network {
+    /// Which end of their connections the hosts are.
+    pub(crate) end: End,
+    /// Second byte of their IPv4 addresses, and what tells their link-layer addresses apart.
+    pub(crate) number: u8,
+    /// The router.
+    pub(crate) gateway: Option<Ipv4Address>,
+}
+
+impl Network {
+    /// The link-layer address of host `index`.
+    pub(crate) fn mac(&self, index: usize) -> [u8; 6] {
+        [0x02, 0, 0, self.number, (index >> 8) as u8, index as u8]
+    }
+
+    /// The IPv4 address of host `index`.
+    pub(crate) fn v4(&self, index: usize) -> [u8; 4] {
+        [10, self.number, 1 + (index / 250) as u8, 1 + (index % 250) as u8]
+    }
+}
+
+/// The network of the servers, whose hosts send what they have to say to strangers by `gateway`.
+pub(crate) fn servers(gateway: Option<Ipv4Address>) -> Network {
+    Network { end: End::Server, number: 9, gateway }
+}
+
+/// The network of the independent clients.
+pub(crate) fn clients(gateway: Option<Ipv4Address>) -> Network {
+    Network { end: End::Client, number: 8, gateway }
+}
+
+/// The host that connection `plan` runs on.
+pub(crate) const fn host_of(plan: usize) -> usize {
+    plan / SOCKETS_PER_HOST
+}
+
+/// The socket address of the server of connection `plan`.
+pub(crate) fn server_of(plan: usize) -> SocketAddrV4 {
+    SocketAddrV4::new(servers(None).v4(host_of(plan)).into(), port_of(plan))
+}
+
+fn smol_time(now: Instant) -> SmolInstant {
+    SmolInstant::from_micros(now.as_micros() as i64)
+}
+
+/// A network device in memory.
+struct Wire {
+    arrived: Option<Packet>,
+    packets: Packets,
+    sent: Vec<Packet>,
+    mtu: usize,
+}
+
+struct Arrived<'a>(Packet, &'a mut Packets);
+struct Sending<'a>(&'a mut Vec<Packet>, Packet);
+
+impl RxToken for Arrived<'_> {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
+        let result = f(&self.0);
+        self.1.recycle(self.0);
+        result
+    }
+}
+
+impl TxToken for Sending<'_> {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
+        let Self(sent, mut packet) = self;
+        packet.resize(len, 0);
+        let result = f(&mut packet);
+        sent.push(packet);
+        result
+    }
+}
+
+impl Device for Wire {
+    type RxToken<'a> = Arrived<'a>;
+    type TxToken<'a> = Sending<'a>;
+
+    fn receive(&mut self, _: SmolInstant) -> Option<(Arrived<'_>, Sending<'_>)> {
+        let packet = self.arrived.take()?;
+        let answer = self.packets.empty();
+        Some((Arrived(packet, &mut self.packets), Sending(&mut self.sent, answer)))
+    }
+
+    fn transmit(&mut self, _: SmolInstant) -> Option<Sending<'_>> {
+        let packet = self.packets.empty();
+        Some(Sending(&mut self.sent, packet))
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        let mut capabilities = DeviceCapabilities::default();
+        capabilities.medium = Medium::Ethernet;
+        capabilities.max_transmission_unit = self.mtu + 14;
+        capabilities
+    }
+}
+
+/// One socket and the application on it.
+struct Service {
+    plan: usize,
+    handle: SocketHandle,
+    app: App,
+    /// When a client connects; `None` once it has.
+    connect_at: Option<Instant>,
+    /// The other end's FIN has been seen, though not everything before it may have been read.
+    fin_seen: bool,
+    /// The acknowledgment number that arrived last.
+    last_ack: Option<u32>,
+}
+
+/// One host.
+struct Host {
+    inbox: Vec<Packet>,
+    wire: Wire,
+    interface: Interface,
+    sockets: SocketSet<'static>,
+    services: Vec<Service>,
+    /// Services whose application has not ended.
+    open: usize,
+    wake: Instant,
+}
+
+/// All hosts of a network.
+pub(crate) struct Peers {
+    hosts: Vec<Host>,
+    network: Network,
+    poll_every: Duration,
+}
+
+impl Peers {
+    /// Hosts for the connections of `plans`; connection `i` runs on host `i / SOCKETS_PER_HOST`.
+    pub(crate) fn new(plans: &[Plan], options: &PeerOptions, network: Network, seed: u64) -> Self {
+        let count = plans.len().div_ceil(SOCKETS_PER_HOST);
+        let mut hosts: Vec<Host> =
+            (0..count).map(|index| Host::new(index, options, &network, seed.wrapping_add(index as u64))).collect();
+        for (index, plan) in plans.iter().enumerate() {
+            let host = &mut hosts[host_of(index)];
+            match network.end {
+                End::Server if plan.target == Target::Listening => host.listen(index, plan, options),
+                End::Client if plan.speaks == Speaks::ForeignTcp => host.prepare_client(index, plan, options),
+                End::Server | End::Client => {}
+            }
+        }
+        Self { hosts, network, poll_every: options.poll_every }
+    }
+
+    fn deliver(&mut self, packet: Packet, out: &mut Outbox) {
+        let Some(target) = packet.get(..6) else {
+            out.packets.recycle(packet);
+            return;
+        };
+        if target[0] & 1 == 1 {
+            for host in &mut self.hosts {
+                let copy = host.wire.packets.copy_of(&packet);
+                host.inbox.push(copy);
+            }
+            out.packets.recycle(packet);
+            return;
+        }
+        let index = usize::from(target[4]) << 8 | usize::from(target[5]);
+        match self.hosts.get_mut(index) {
+            Some(host) if self.network.mac(index) == *target => host.inbox.push(packet),
+            _ => out.packets.recycle(packet),
+        }
+    }
+
+    fn services(&self) -> impl Iterator<Item = &Service> {
+        self.hosts.iter().flat_map(|host| &host.services)
+    }
+}
+
+impl Node for Peers {
+    fn run(&mut self, now: Instant, inbox: &mut Vec<(u8, Packet)>, out: &mut Outbox) {
+        for (_, packet) in inbox.drain(..) {
+            self.deliver(packet, out);
+        }
+        for host in &mut self.hosts {
+            if host.wake <= now || !host.inbox.is_empty() {
+                host.run(now, out);
+            }
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        self.hosts.iter().map(|host| host.wake).min().filter(|&at| at != Instant::MAX)
+    }
+
+    fn poll_every(&self) -> Duration {
+        self.poll_every
+    }
+
+    fn apps(&self, visit: &mut dyn FnMut(usize, End, &App)) {
+        for service in self.services() {
+            visit(service.plan, self.network.end, &service.app);
+        }
+    }
+
+    fn open_ends(&self) -> usize {
+        self.hosts.iter().map(|host| host.open).sum()
+    }
+
+    fn is_quiet(&self) -> bool {
+        true
+    }
+
+    fn audit(&mut self, _: Instant) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+impl Host {
+    fn new(index: usize, options: &PeerOptions, network: &Network, seed: u64) -> Self {
+        let mtu = usize::from(options.mtu);
+        let mut wire = Wire { arrived: None, packets: Packets::default(), sent: Vec::new(), mtu };
+        let mut config = Config::new(HardwareAddress::Ethernet(EthernetAddress(network.mac(index))));
+        config.random_seed = seed;
+        let mut interface = Interface::new(config, &mut wire, SmolInstant::ZERO);
+        let v4 = Ipv4Address::from(network.v4(index));
+        // With a router only the own network is on the link, without one everything is.
+        let prefix = if network.gateway.is_some() { 16 } else { 8 };
+        interface.update_ip_addrs(|addresses| {
+            let pushed = addresses.push(IpCidr::new(IpAddress::Ipv4(v4), prefix));
+            debug_assert!(pushed.is_ok(), "a fresh interface has room for one address");
+        });
+        if let Some(gateway) = network.gateway {
+            let added = interface.routes_mut().add_default_ipv4_route(gateway);
+            debug_assert!(added.is_ok(), "a fresh interface has room for one route");
+        }
+        Self {
+            inbox: Vec::new(),
+            wire,
+            interface,
+            sockets: SocketSet::new(Vec::new()),
+            services: Vec::new(),
+            open: 0,
+            wake: Instant::MAX,
+        }
+    }
+
+    fn socket(options: &PeerOptions) -> Socket<'static> {
+        let receive = SocketBuffer::new(vec![0; options.receive_buffer as usize]);
+        let send = SocketBuffer::new(vec![0; options.send_buffer as usize]);
+        let mut socket = Socket::new(receive, send);
+        socket.set_nagle_enabled(options.nagle);
+        let delay = SmolDuration::from_micros(options.ack_delay.as_micros());
+        socket.set_ack_delay((options.ack_delay != Duration::ZERO).then_some(delay));
+        if options.timestamps {
+            socket.set_tsval_generator(Some(next_timestamp));
+        }
+        socket
+    }
+
+    fn listen(&mut self, plan: usize, what: &Plan, options: &PeerOptions) {
+        let mut socket = Self::socket(options);
+        let listening = socket.listen(port_of(plan));
+        debug_assert!(listening.is_ok(), "a fresh socket can always listen");
+        self.add(plan, socket, App::server(what), None);
+    }
+
+    fn prepare_client(&mut self, plan: usize, what: &Plan, options: &PeerOptions) {
+        self.add(plan, Self::socket(options), App::client(what), Some(what.start));
+        self.wake = self.wake.min(what.start);
+    }
+
+    fn add(&mut self, plan: usize, socket: Socket<'static>, app: App, connect_at: Option<Instant>) {
+        let handle = self.sockets.add(socket);
+        self.services.push(Service { plan, handle, app, connect_at, fin_seen: false, last_ack: None });
+        self.open += 1;
+    }
+
+    /// Takes what arrived, packet by packet.
+    fn take(&mut self, time: SmolInstant) {
+        let mut inbox = std::mem::take(&mut self.inbox);
+        for packet in inbox.drain(..) {
+            if self.would_stall_on(&packet) {
+                self.wire.packets.recycle(packet);
+            } else {
+                self.wire.arrived = Some(packet);
+                self.interface.poll_ingress_single(time, &mut self.wire, &mut self.sockets);
+            }
+        }
+        self.inbox = inbox;
+    }
+
+    /// True for an acknowledgment that says nothing new to a socket of which only the FIN is unacknowledged.
+    ///
+    /// smoltcp 0.14 takes the third of those for a reason to retransmit at once, finds no data to retransmit, and stops
+    /// its timer: a lost FIN is then never sent again. Any network may lose an acknowledgment, so these get lost.
+    fn would_stall_on(&mut self, packet: &[u8]) -> bool {
+        let Some(ack) = PureAck::of(packet) else { return false };
+        let Self { services, sockets, .. } = self;
+        services.iter_mut().any(|service| {
+            let socket = sockets.get::<Socket<'_>>(service.handle);
+            if socket.local_endpoint().is_none_or(|local| local.port != ack.port) {
+                return false;
+            }
+            let only_fin = matches!(socket.state(), State::FinWait1 | State::Closing | State::LastAck);
+            let again = service.last_ack.replace(ack.number) == Some(ack.number);
+            again && only_fin && socket.send_queue() == 0
+        })
+    }
+
+    /// Starts the clients whose time has come; says when the next one's does.
+    fn connect(&mut self, now: Instant) -> Instant {
+        let mut next = Instant::MAX;
+        for service in &mut self.services {
+            let Some(at) = service.connect_at else { continue };
+            if at > now {
+                next = next.min(at);
+                continue;
+            }
+            service.connect_at = None;
+            let server = server_of(service.plan);
+            let remote = (IpAddress::Ipv4(*server.ip()), server.port());
+            let socket = self.sockets.get_mut::<Socket<'_>>(service.handle);
+            let connected = socket.connect(self.interface.context(), remote, FIRST_PORT + 1000 + service.plan as u16);
+            debug_assert!(connected.is_ok(), "a fresh socket can always connect");
+        }
+        next
+    }
+
+    fn run(&mut self, now: Instant, out: &mut Outbox) {
+        set_timestamp_clock(now);
+        let time = smol_time(now);
+        let mut wake = self.connect(now);
+        self.take(time);
+        self.interface.poll(time, &mut self.wire, &mut self.sockets);
+        let mut moved = false;
+        for service in &mut self.services {
+            if service.connect_at.is_some() {
+                continue;
+            }
+            let socket = self.sockets.get_mut::<Socket<'_>>(service.handle);
+            moved |= drive(socket, &mut service.app, &mut service.fin_seen, now);
+            if service.app.is_slow() && socket.can_recv() {
+                wake = wake.min(now + SLOW_READ);
+            }
+        }
+        self.open = self.services.iter().filter(|service| service.app.ended.is_none()).count();
+        if moved {
+            self.interface.poll(time, &mut self.wire, &mut self.sockets);
+        }
+        for packet in self.wire.sent.drain(..) {
+            out.queue.push((0, packet));
+        }
+        if let Some(at) = self.interface.poll_at(time, &self.sockets) {
+            // The socket's clock counts microseconds; a deadline in the past means "again", but never at this instant.
+            let at = Instant::from_micros(at.total_micros().max(0) as u64 + 1);
+            wake = wake.min(at.max(now + Duration::from_micros(1)));
+        }
+        self.wake = wake;
+    }
+}
+
+/// A segment with nothing but an acknowledgment.
+struct PureAck {
+    /// The port that it goes to.
+    port: u16,
+    /// The acknowledgment number.
+    number: u32,
+}
+
+impl PureAck {
+    fn of(packet: &[u8]) -> Option<Self> {
+        let ethernet = EthernetFrame::new_checked(packet).ok()?;
+        if ethernet.ethertype() != EthernetProtocol::Ipv4 {
+            return None;
+        }
+        let ip = Ipv4Packet::new_checked(ethernet.payload()).ok()?;
+        if ip.next_header() != IpProtocol::Tcp {
+            return None;
+        }
+        let tcp = TcpPacket::new_checked(ip.payload()).ok()?;
+        let pure = tcp.ack() && !tcp.syn() && !tcp.fin() && !tcp.rst() && tcp.payload().is_empty();
+        pure.then(|| Self { port: tcp.dst_port(), number: tcp.ack_number().0 as u32 })
+    }
+}
+
+/// The port on which the server of connection `plan` listens.
+pub(crate) fn port_of(plan: usize) -> u16 {
+    FIRST_PORT + (plan % SOCKETS_PER_HOST) as u16
+}
+
+/// Lets the application use its socket; says whether it did anything that the socket may answer with a packet.
+fn drive(socket: &mut Socket<'_>, app: &mut App, fin_seen: &mut bool, now: Instant) -> bool {
+    if app.ended.is_some() {
+        return false;
+    }
+    if matches!(socket.state(), State::Listen | State::SynReceived | State::SynSent) {
+        return false;
+    }
+    if app.opened.is_none() && socket.state() == State::Closed {
+        app.ended = Some(Ended::Failed);
+        return false;
+    }
+    app.opened.get_or_insert(now);
+    let mut moved = false;
+    while socket.can_recv() && app.received < app.may_have_read(now) {
+        let budget = app.may_have_read(now) - app.received;
+        let took = socket.recv(|bytes| {
+            let take = (bytes.len() as u64).min(budget) as usize;
+            app.consume(&bytes[..take]);
+            (take, take)
+        });
+        moved = true;
+        if took.unwrap_or(0) == 0 {
+            break;
+        }
+    }
+    *fin_seen |= matches!(socket.state(), State::CloseWait | State::LastAck | State::Closing | State::TimeWait);
+    if *fin_seen && socket.recv_queue() == 0 {
+        app.note_peer_closed();
+    }
+    while socket.can_send() && app.left() > 0 {
+        let wrote = socket.send(|room| {
+            let wrote = app.produce(room);
+            (wrote, wrote)
+        });
+        moved = true;
+        if wrote.unwrap_or(0) == 0 {
+            break;
+        }
+    }
+    match app.wish() {
+        Wish::Nothing => {}
+        Wish::Close => {
+            socket.close();
+            app.closed = true;
+            moved = true;
+        }
+        Wish::Reset => {
+            socket.abort();
+            app.ended = Some(Ended::Reset);
+            return true;
+        }
+    }
+    match socket.state() {
+        State::TimeWait | State::Closed if app.closed && app.peer_closed => app.ended = Some(Ended::Finished),
+        State::Closed if !*fin_seen || !app.closed => app.ended = Some(Ended::Reset),
+        _ => {}
+    }
+    moved
+}
+
+thread_local! {
+    /// Virtual milliseconds for smoltcp's timestamp generator, which is a plain function.
+    static TIMESTAMP_CLOCK: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+}
+
+fn set_timestamp_clock(now: Instant) {
+    TIMESTAMP_CLOCK.set(now.as_millis() as u32 + 1);
+}
+
+fn next_timestamp() -> u32 {
+    TIMESTAMP_CLOCK.get()
+}

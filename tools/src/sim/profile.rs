@@ -1,0 +1,288 @@
+//! Profiles: what a run may draw. A seed and a profile name are a whole run.
+
+use mimbox_stack::{Duration, Rng};
+
+use super::draw::{self, between, chance, log_between, log_micros, pick};
+use super::link::{Burst, LinkOptions, draw_shape};
+use super::peer::PeerOptions;
+use super::plan::Traffic;
+
+/// Which nodes there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Topology {
+    /// Clients name their server in the destination option and address the box.
+    Explicit,
+    /// The box is the router between clients and servers.
+    Transparent,
+    /// No box and nothing of this project: smoltcp's clients straight to smoltcp's servers, to test the simulator.
+    ForeignDirect,
+    /// No box: plain TCP clients on this stack straight to smoltcp's servers.
+    TcpDirect,
+    /// No box: MPTCP clients on this stack straight to MPTCP servers on this stack, over two paths.
+    MptcpDirect,
+}
+
+impl Topology {
+    /// True when a box stands between clients and servers.
+    pub const fn has_box(self) -> bool {
+        matches!(self, Self::Explicit | Self::Transparent)
+    }
+}
+
+/// How the hosts that run this project's stack are set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostOptions {
+    /// Largest IP packet, from which the MSS follows.
+    pub mtu: u16,
+    /// Bytes that one connection may hold unread.
+    pub receive_buffer: u32,
+    /// Frames that one connection may hold unsent or unacknowledged.
+    pub send_frames: u32,
+    /// Whether timestamps are offered.
+    pub timestamps: bool,
+    /// Whether SACK is offered.
+    pub sack: bool,
+    /// Window scale that is offered.
+    pub window_scale: u8,
+    /// Whether DSS checksums are asked for.
+    pub checksum: bool,
+    /// Share of writes that are cut to a random length.
+    pub short_writes_ppm: u32,
+    /// How long the host gathers packets before it looks at them.
+    pub poll_every: Duration,
+    /// Subflow connections are joined this long after the first is established.
+    pub join_after: Duration,
+}
+
+/// How the box under test is driven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BoxOptions {
+    /// How long its worker gathers packets before it looks at them.
+    pub poll_every: Duration,
+    /// How long its NIC takes to give a sent frame back, at most.
+    pub completion_within: Duration,
+    /// Descriptors of each fill ring.
+    pub ring: u32,
+    /// Frames of its pool.
+    pub frames: u32,
+    /// Largest IP packet of its ports.
+    pub mtu: u16,
+    /// Largest window of a half in frames.
+    pub window_ceiling: u32,
+}
+
+/// Everything that a seed decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Which nodes there are.
+    pub topology: Topology,
+    /// The connections.
+    pub traffic: Traffic,
+    /// What the links do, by pairs: first path, second path, towards servers; each has both directions.
+    pub links: [[LinkOptions; 2]; 3],
+    /// The clients.
+    pub clients: HostOptions,
+    /// The servers when they are smoltcp's.
+    pub servers: PeerOptions,
+    /// The box.
+    pub converter: BoxOptions,
+    /// The run must be over after this virtual time.
+    pub time_limit: Duration,
+}
+
+/// A named way to draw options.
+#[derive(Clone, Copy)]
+pub struct Profile {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// What it is for, one line.
+    pub about: &'static str,
+    draw: fn(&mut Rng, usize) -> Options,
+}
+
+impl std::fmt::Debug for Profile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Profile").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// All profiles.
+pub const PROFILES: &[Profile] = &[
+    Profile { name: "clean", about: "no loss anywhere; every client by the destination option", draw: clean },
+    Profile { name: "issue-a", about: "1% loss, duplication and reordering on every link, both modes", draw: impaired },
+    Profile { name: "lossy", about: "up to 5% random loss and bursts of loss", draw: lossy },
+    Profile { name: "swarm", about: "everything at random: corruption, small MTUs, resets, slow readers", draw: swarm },
+    Profile {
+        name: "foreign-direct",
+        about: "no box: smoltcp against itself, a test of the simulator",
+        draw: foreign_direct,
+    },
+    Profile { name: "tcp-direct", about: "no box: this stack's TCP against smoltcp's", draw: tcp_direct },
+    Profile { name: "mptcp-direct", about: "no box: this stack's MPTCP against itself", draw: mptcp_direct },
+];
+
+impl Profile {
+    /// The profile called `name`.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        PROFILES.iter().find(|profile| profile.name == name)
+    }
+
+    /// The options that `seed` gives under this profile.
+    pub fn options(&self, seed: u64, connections: usize) -> Options {
+        (self.draw)(&mut draw::stream(seed, 1), connections)
+    }
+}
+
+fn base(rng: &mut Rng, connections: usize) -> Options {
+    let link = [draw_shape(rng), draw_shape(rng), draw_shape(rng)];
+    Options {
+        topology: pick(rng, &[Topology::Explicit, Topology::Transparent]),
+        traffic: Traffic {
+            connections,
+            max_bytes: 256 << 10,
+            start_within: Duration::from_millis(between(rng, 50, 2_000)),
+            mptcp_ppm: 800_000,
+            foreign_ppm: 0,
+            reset_ppm: 0,
+            refused_ppm: 0,
+            absent_ppm: 0,
+            slow_reader_ppm: 0,
+        },
+        links: link.map(|both| [both, both]),
+        clients: HostOptions {
+            mtu: 1500,
+            receive_buffer: log_between(rng, 16 << 10, 1 << 20) as u32,
+            send_frames: log_between(rng, 16, 256) as u32,
+            timestamps: true,
+            sack: true,
+            window_scale: 7,
+            checksum: false,
+            short_writes_ppm: 20_000,
+            poll_every: Duration::from_micros(pick(rng, &[0, 10, 50, 200])),
+            join_after: log_micros(rng, 1, 100_000),
+        },
+        servers: PeerOptions {
+            receive_buffer: log_between(rng, 8 << 10, 128 << 10) as u32,
+            send_buffer: log_between(rng, 8 << 10, 128 << 10) as u32,
+            mtu: 1500,
+            timestamps: rng.below(2) == 0,
+            nagle: rng.below(2) == 0,
+            ack_delay: pick(rng, &[Duration::ZERO, Duration::from_millis(10), Duration::from_millis(40)]),
+            poll_every: Duration::from_micros(pick(rng, &[0, 20, 100])),
+        },
+        converter: BoxOptions {
+            poll_every: Duration::from_micros(pick(rng, &[0, 10, 50, 200])),
+            completion_within: Duration::from_micros(pick(rng, &[0, 20, 500])),
+            ring: 256,
+            frames: 32 << 10,
+            mtu: 1500,
+            window_ceiling: log_between(rng, 32, 1024) as u32,
+        },
+        time_limit: Duration::from_secs(1_800),
+    }
+}
+
+fn clean(rng: &mut Rng, connections: usize) -> Options {
+    let mut options = base(rng, connections);
+    options.topology = Topology::Explicit;
+    for both in &mut options.links {
+        for link in both {
+            link.queue_bytes = 64 << 20;
+        }
+    }
+    options
+}
+
+fn impair(rng: &mut Rng, options: &mut Options) {
+    for link in options.links.iter_mut().flatten() {
+        link.loss_ppm = 10_000;
+        link.duplicate_ppm = 10_000;
+        link.reorder_ppm = 10_000;
+        link.reorder_by = log_micros(rng, 100, 10_000);
+    }
+}
+
+fn impaired(rng: &mut Rng, connections: usize) -> Options {
+    let mut options = base(rng, connections);
+    impair(rng, &mut options);
+    options
+}
+
+fn lose(rng: &mut Rng, options: &mut Options) {
+    for link in options.links.iter_mut().flatten() {
+        link.loss_ppm = between(rng, 0, 50_000) as u32;
+        if rng.below(2) == 0 {
+            link.burst = Some(Burst {
+                enter_ppm: between(rng, 10, 2_000) as u32,
+                leave_ppm: between(rng, 50_000, 500_000) as u32,
+                loss_ppm: between(rng, 200_000, 1_000_000) as u32,
+            });
+        }
+    }
+}
+
+fn lossy(rng: &mut Rng, connections: usize) -> Options {
+    let mut options = base(rng, connections);
+    lose(rng, &mut options);
+    options
+}
+
+fn swarm(rng: &mut Rng, connections: usize) -> Options {
+    let mut options = base(rng, connections);
+    if rng.below(2) == 0 {
+        lose(rng, &mut options);
+    }
+    for link in options.links.iter_mut().flatten() {
+        if rng.below(2) == 0 {
+            link.duplicate_ppm = between(rng, 0, 50_000) as u32;
+        }
+        if rng.below(2) == 0 {
+            link.reorder_ppm = between(rng, 0, 100_000) as u32;
+            link.reorder_by = log_micros(rng, 10, 30_000);
+        }
+        if rng.below(2) == 0 {
+            link.corrupt_ppm = between(rng, 0, 10_000) as u32;
+        }
+        if rng.below(4) == 0 {
+            link.queue_bytes = log_between(rng, 8 << 10, 128 << 10) as u32;
+        }
+    }
+    let traffic = &mut options.traffic;
+    traffic.mptcp_ppm = pick(rng, &[0, 500_000, 1_000_000]);
+    traffic.foreign_ppm = pick(rng, &[0, 500_000]);
+    traffic.reset_ppm = pick(rng, &[0, 0, 50_000, 300_000]);
+    traffic.refused_ppm = pick(rng, &[0, 20_000]);
+    traffic.absent_ppm = pick(rng, &[0, 10_000]);
+    traffic.slow_reader_ppm = pick(rng, &[0, 50_000, 300_000]);
+    let clients = &mut options.clients;
+    clients.timestamps = !chance(rng, 250_000);
+    clients.sack = !chance(rng, 250_000);
+    clients.window_scale = between(rng, 0, 10) as u8;
+    clients.checksum = chance(rng, 250_000);
+    clients.short_writes_ppm = pick(rng, &[0, 20_000, 500_000]);
+    clients.mtu = pick(rng, &[1500, 1500, 1280, 600]);
+    options.servers.mtu = pick(rng, &[1500, 1500, 1280, 600]);
+    options
+}
+
+fn tcp_direct(rng: &mut Rng, connections: usize) -> Options {
+    let mut options = if rng.below(2) == 0 { impaired(rng, connections) } else { swarm(rng, connections) };
+    options.topology = Topology::TcpDirect;
+    options.traffic.mptcp_ppm = 0;
+    options
+}
+
+fn foreign_direct(rng: &mut Rng, connections: usize) -> Options {
+    let mut options = impaired(rng, connections);
+    options.traffic.mptcp_ppm = 0;
+    options.topology = Topology::ForeignDirect;
+    options.traffic.foreign_ppm = 1_000_000;
+    options
+}
+
+fn mptcp_direct(rng: &mut Rng, connections: usize) -> Options {
+    let mut options = if rng.below(2) == 0 { impaired(rng, connections) } else { swarm(rng, connections) };
+    options.topology = Topology::MptcpDirect;
+    options.traffic.mptcp_ppm = options.traffic.mptcp_ppm.max(500_000);
+    options
+}
