@@ -1,0 +1,567 @@
+//! The poll loop: complete, receive, run the engine, transmit, flush, refill; then again, or sleep.
+//!
+//! # What moves the engine, and how to do it again
+//! The engine sees a sequence of *events*, each at one instant, and nothing else:
+//!
+//! - **Frames**: `on_frames(now, batch)`, then `poll_transmit(now)` until it gives `None`;
+//! - **Timer**: `on_timer(now)`, then `poll_transmit(now)` until it gives `None`.
+//!
+//! When a port takes no more frames the worker stops polling early, after a number of frames that the [`Recorder`] is told
+//! ([`Recorder::limited`]); what the engine still had comes out at the next event, which the worker makes a Timer one if
+//! nothing is received. A replay that makes the same calls with the same times, the same frames and the same early stops
+//! gets the same frames out, byte for byte, as long as the engine has as many free frames as it had then: the number
+//! stands in every event, and a replay that holds frames back until [`FramePool::free_frames`] says the same has that too.
+//! `now` never goes back, and is read once for all events of one turn.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use mimbox_stack::{Duration, FramePool, Instant, PortId, RxFrame, TxFrame};
+
+use crate::clock::Clock;
+use crate::notify::Notify;
+use crate::port::{Engine, Port, PortInfo, PortState, PortStats};
+
+/// What a worker does when there is nothing to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wait {
+    /// Sleeps until a packet comes or a timer is due, after looking for `spin` without finding anything.
+    Sleep {
+        /// How long to look before sleeping: waking up costs about as much as a few packets.
+        spin: Duration,
+    },
+    /// Looks without pause: the lowest delay, and a whole core.
+    BusyPoll,
+}
+
+/// How a worker works.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WorkerConfig {
+    /// What it does when there is nothing to do.
+    pub wait: Wait,
+    /// Frames taken from a port at a time.
+    pub batch: usize,
+    /// How often [`Control::tick`] is called while there is traffic.
+    pub tick: Duration,
+    /// How often it is called while there is none; [`Worker::waker`] asks for one at once.
+    pub idle_tick: Duration,
+    /// Frames that wait for one port's TX ring before the engine is asked for no more.
+    pub backlog: usize,
+    /// A port that takes no frame for so long loses those that wait for it, or one dead link would stop all.
+    pub stall: Duration,
+}
+
+impl Default for WorkerConfig {
+    fn default() -> Self {
+        Self {
+            wait: Wait::Sleep { spin: Duration::from_micros(20) },
+            batch: MAX_BATCH,
+            tick: Duration::from_millis(20),
+            idle_tick: Duration::from_millis(200),
+            backlog: 4096,
+            stall: Duration::from_millis(1_000),
+        }
+    }
+}
+
+/// Most frames that are taken from a port at a time.
+pub const MAX_BATCH: usize = 64;
+/// How long a port that reports an error is left alone, so that its error does not keep the worker from sleeping.
+const ERROR_PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
+/// Times that the worker tries, a millisecond apart, to send what waits when it stops.
+const LAST_TRIES: u32 = 50;
+
+/// Sees what the engine sees, to write it down. See the module's page for what a replay needs.
+pub trait Recorder {
+    /// The engine is about to take these frames.
+    fn frames(&mut self, now: Instant, free_frames: u32, pool: &FramePool, batch: &[RxFrame]);
+    /// The engine is about to be called for its timers.
+    fn timer(&mut self, now: Instant, free_frames: u32);
+    /// The engine gave a frame to send.
+    fn sent(&mut self, now: Instant, pool: &FramePool, frame: &TxFrame);
+    /// The engine was not polled until `None` this time: only `taken` frames were taken.
+    fn limited(&mut self, taken: u32);
+}
+
+/// What is called now and then on the worker's thread: snapshots, commands.
+pub trait Control<E> {
+    /// A tick.
+    fn tick(&mut self, tick: Tick<'_, E>) -> Verdict;
+}
+
+impl<E, F: FnMut(Tick<'_, E>) -> Verdict> Control<E> for F {
+    fn tick(&mut self, tick: Tick<'_, E>) -> Verdict {
+        self(tick)
+    }
+}
+
+/// What a tick may look at.
+#[derive(Debug)]
+pub struct Tick<'a, E> {
+    /// The time.
+    pub now: Instant,
+    /// The engine.
+    pub engine: &'a mut E,
+    /// The ports.
+    pub ports: PortsView<'a>,
+    /// The worker's own numbers.
+    pub worker: WorkerStats,
+    /// True when [`Worker::waker`] asked for this tick.
+    pub asked: bool,
+}
+
+/// What a tick wants.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// Go on.
+    Continue,
+    /// The engine was changed: ask it for frames now. What changed is not recorded.
+    Touched,
+    /// Stop.
+    Stop,
+}
+
+/// The ports as a tick sees them.
+#[derive(Clone, Copy)]
+pub struct PortsView<'a>(&'a [Slot]);
+
+impl std::fmt::Debug for PortsView<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl<'a> PortsView<'a> {
+    /// A report of each port.
+    pub fn iter(&self) -> impl Iterator<Item = PortReport<'a>> + use<'a> {
+        self.0.iter().map(|slot| PortReport {
+            info: slot.port.info(),
+            state: slot.port.state(),
+            stats: PortStats { tx_dropped: slot.port.stats().tx_dropped + slot.stalled, ..slot.port.stats() },
+            frames_in_rings: slot.port.frames_in_rings(),
+            backlog: slot.backlog.len(),
+        })
+    }
+
+    /// Frames in rings and backlogs: in use, but not held by the engine.
+    pub fn frames(&self) -> u32 {
+        self.0.iter().map(|slot| slot.port.frames_in_rings() + slot.backlog.len() as u32).sum()
+    }
+}
+
+/// What there is to know of a port.
+#[derive(Clone, Copy, Debug)]
+pub struct PortReport<'a> {
+    /// Who and what it is.
+    pub info: &'a PortInfo,
+    /// Whether it works.
+    pub state: PortState,
+    /// What it counted.
+    pub stats: PortStats,
+    /// Frames that it holds.
+    pub frames_in_rings: u32,
+    /// Frames that wait for its TX ring.
+    pub backlog: usize,
+}
+
+/// What the worker counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct WorkerStats {
+    /// Turns of the loop.
+    pub turns: u64,
+    /// Frames events.
+    pub batches: u64,
+    /// Timer events.
+    pub timers: u64,
+    /// Times that it slept.
+    pub sleeps: u64,
+    /// Frames that the engine gave.
+    pub sent: u64,
+    /// Frames that had to wait for a TX ring.
+    pub backlogged: u64,
+    /// Most frames that ever waited for one port.
+    pub backlog_peak: u64,
+    /// Times that the engine was not polled until `None`.
+    pub limited: u64,
+    /// Frames dropped because their port took none for too long.
+    pub stalled: u64,
+    /// Frames dropped because they named a port that is not there; not zero is a bug.
+    pub misaddressed: u64,
+}
+
+/// A port with what waits for it.
+struct Slot {
+    port: Box<dyn Port>,
+    backlog: VecDeque<TxFrame>,
+    /// When the port last took a frame, or had none waiting.
+    progress: Instant,
+    touched: bool,
+    stalled: u64,
+}
+
+/// A loop over ports that drives one engine.
+pub struct Worker<E, C> {
+    engine: E,
+    clock: C,
+    config: WorkerConfig,
+    slots: Vec<Slot>,
+    batch: Vec<RxFrame>,
+    recorder: Option<Box<dyn Recorder>>,
+    notify: Notify,
+    polls: Vec<libc::pollfd>,
+    limited: bool,
+    asked: bool,
+    next_tick: Instant,
+    idle_since: Option<Instant>,
+    stats: WorkerStats,
+}
+
+impl<E: std::fmt::Debug, C> std::fmt::Debug for Worker<E, C> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ports = PortsView(&self.slots);
+        f.debug_struct("Worker").field("engine", &self.engine).field("ports", &ports).finish_non_exhaustive()
+    }
+}
+
+impl<E: Engine, C: Clock> Worker<E, C> {
+    /// A worker over `ports`.
+    ///
+    /// # Errors
+    /// When the process has no descriptor left.
+    pub fn new(engine: E, ports: Vec<Box<dyn Port>>, clock: C, config: WorkerConfig) -> io::Result<Self> {
+        let now = clock.now();
+        let slot = |port| Slot { port, backlog: VecDeque::new(), progress: now, touched: false, stalled: 0 };
+        let config = WorkerConfig { batch: config.batch.clamp(1, MAX_BATCH), ..config };
+        Ok(Self {
+            engine,
+            clock,
+            config,
+            slots: ports.into_iter().map(slot).collect(),
+            batch: Vec::with_capacity(config.batch),
+            recorder: None,
+            notify: Notify::new()?,
+            polls: Vec::new(),
+            limited: false,
+            asked: false,
+            next_tick: now,
+            idle_since: None,
+            stats: WorkerStats::default(),
+        })
+    }
+
+    /// Has everything that the engine sees written down from now on.
+    pub fn record(&mut self, recorder: Box<dyn Recorder>) {
+        self.recorder = Some(recorder);
+    }
+
+    /// Wakes the worker from another thread and makes it tick at once.
+    pub fn waker(&self) -> Notify {
+        self.notify.clone()
+    }
+
+    /// The engine.
+    pub fn engine(&mut self) -> &mut E {
+        &mut self.engine
+    }
+
+    /// The ports.
+    pub fn ports(&self) -> PortsView<'_> {
+        PortsView(&self.slots)
+    }
+
+    /// What it counted.
+    pub fn stats(&self) -> WorkerStats {
+        self.stats
+    }
+
+    /// Works until `stop` is set (seen at the latest after an idle tick; [`Worker::waker`] makes it at once) or a tick says
+    /// so. May be called again.
+    pub fn run(&mut self, stop: &AtomicBool, control: &mut impl Control<E>) {
+        for slot in &mut self.slots {
+            slot.port.refill(self.engine.pool());
+        }
+        while !stop.load(Ordering::Relaxed) {
+            let busy = self.turn();
+            let now = self.clock.now();
+            if self.tick_due(now, busy) {
+                self.next_tick = now + self.config.tick;
+                let asked = std::mem::take(&mut self.asked);
+                let ports = PortsView(&self.slots);
+                match control.tick(Tick { now, engine: &mut self.engine, ports, worker: self.stats, asked }) {
+                    Verdict::Continue => {}
+                    Verdict::Touched => self.timer_event(now),
+                    Verdict::Stop => return,
+                }
+            }
+            self.rest(now, busy);
+        }
+    }
+
+    fn tick_due(&self, now: Instant, busy: bool) -> bool {
+        let idle = !busy && self.idle_since.is_some_and(|since| now.since(since) >= self.config.tick);
+        let due = if idle { self.next_tick + (self.config.idle_tick - self.config.tick) } else { self.next_tick };
+        self.asked || now >= due
+    }
+
+    /// One turn of the loop; false when there was nothing to do.
+    pub fn turn(&mut self) -> bool {
+        self.stats.turns += 1;
+        let now = self.clock.now();
+        self.complete(now);
+        let mut busy = false;
+        for index in 0..self.slots.len() {
+            busy |= self.receive(now, index);
+        }
+        let due = self.engine.next_deadline().is_some_and(|deadline| deadline <= now);
+        if due || (self.limited && !self.is_full()) {
+            self.timer_event(now);
+            busy = true;
+        }
+        let pool = self.engine.pool();
+        for slot in &mut self.slots {
+            if std::mem::take(&mut slot.touched) || slot.port.wants_flush() {
+                slot.port.flush();
+                slot.port.complete(pool);
+            }
+            slot.port.refill(pool);
+        }
+        busy
+    }
+
+    /// Takes back what was sent, and sends what waits.
+    fn complete(&mut self, now: Instant) {
+        let pool = self.engine.pool();
+        for slot in &mut self.slots {
+            let completed = slot.port.complete(pool);
+            if slot.backlog.is_empty() {
+                slot.progress = now;
+                continue;
+            }
+            if completed > 0 || slot.send_backlog(pool) > 0 {
+                slot.send_backlog(pool);
+                slot.progress = now;
+            } else if now.since(slot.progress) >= self.config.stall {
+                let dropped = slot.backlog.len() as u64;
+                tracing::warn!(interface = slot.port.info().interface, dropped, "the port takes no frames");
+                for frame in slot.backlog.drain(..) {
+                    pool.tx_complete(frame.frame);
+                }
+                slot.stalled += dropped;
+                self.stats.stalled += dropped;
+                slot.progress = now;
+            }
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.slots.iter().any(|slot| slot.backlog.len() >= self.config.backlog)
+    }
+
+    fn receive(&mut self, now: Instant, index: usize) -> bool {
+        let Some(slot) = self.slots.get_mut(index) else { return false };
+        if slot.port.receive(self.engine.pool(), &mut self.batch, self.config.batch) == 0 {
+            return false;
+        }
+        self.stats.batches += 1;
+        if let Some(recorder) = &mut self.recorder {
+            let pool = self.engine.pool();
+            recorder.frames(now, pool.free_frames(), pool, &self.batch);
+        }
+        self.engine.on_frames(now, &mut self.batch);
+        debug_assert!(self.batch.is_empty(), "the engine left frames in the batch");
+        self.drain(now);
+        true
+    }
+
+    fn timer_event(&mut self, now: Instant) {
+        self.stats.timers += 1;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.timer(now, self.engine.pool().free_frames());
+        }
+        self.engine.on_timer(now);
+        self.drain(now);
+    }
+
+    /// Takes what the engine has to send, as long as the ports can do with it.
+    fn drain(&mut self, now: Instant) {
+        let mut taken = 0;
+        self.limited = false;
+        loop {
+            if self.limited {
+                self.stats.limited += 1;
+                if let Some(recorder) = &mut self.recorder {
+                    recorder.limited(taken);
+                }
+                return;
+            }
+            let Some(frame) = self.engine.poll_transmit(now) else { return };
+            taken += 1;
+            self.stats.sent += 1;
+            let pool = self.engine.pool();
+            if let Some(recorder) = &mut self.recorder {
+                recorder.sent(now, pool, &frame);
+            }
+            match self.slots.iter_mut().find(|slot| slot.port.info().id == frame.port) {
+                Some(slot) => {
+                    if !slot.send(pool, frame) {
+                        self.stats.backlogged += 1;
+                        self.stats.backlog_peak = self.stats.backlog_peak.max(slot.backlog.len() as u64);
+                        self.limited = slot.backlog.len() >= self.config.backlog;
+                    }
+                }
+                None => {
+                    self.stats.misaddressed += 1;
+                    pool.tx_complete(frame.frame);
+                }
+            }
+        }
+    }
+
+    /// Sleeps when there is nothing to do and the configuration says so.
+    fn rest(&mut self, now: Instant, busy: bool) {
+        if busy {
+            self.idle_since = None;
+            return;
+        }
+        let since = *self.idle_since.get_or_insert(now);
+        match self.config.wait {
+            Wait::BusyPoll => {
+                // Without a system call in sight, another thread's request must still be seen.
+                if self.stats.turns.is_multiple_of(256) {
+                    self.asked |= self.notify.take();
+                }
+                std::hint::spin_loop();
+            }
+            Wait::Sleep { spin } if now.since(since) < spin => std::hint::spin_loop(),
+            Wait::Sleep { .. } => self.sleep(now),
+        }
+    }
+
+    fn sleep(&mut self, now: Instant) {
+        let mut until = self.next_tick.max(now + self.config.idle_tick);
+        if let Some(deadline) = self.engine.next_deadline() {
+            until = until.min(deadline);
+        }
+        self.polls.clear();
+        self.polls.push(pollfd(self.notify.fd(), libc::POLLIN));
+        for slot in &self.slots {
+            let writable = if slot.port.wants_flush() || !slot.backlog.is_empty() { libc::POLLOUT } else { 0 };
+            if let Some(fd) = slot.port.fd() {
+                self.polls.push(pollfd(fd, libc::POLLIN | writable));
+            }
+            // A port that nothing announces is looked after every now and then.
+            if writable != 0 {
+                until = until.min(now + Duration::from_millis(1));
+            }
+        }
+        self.stats.sleeps += 1;
+        let timeout = until.since(now).as_nanos();
+        let timeout = libc::timespec {
+            tv_sec: (timeout / 1_000_000_000) as libc::time_t,
+            tv_nsec: (timeout % 1_000_000_000) as libc::c_long,
+        };
+        // SAFETY: `polls` is a live vector of as many entries as its length says, the timeout a live value; without a
+        // signal mask the pointer to one may be null.
+        let ready = unsafe {
+            libc::ppoll(self.polls.as_mut_ptr(), self.polls.len() as libc::nfds_t, &raw const timeout, std::ptr::null())
+        };
+        if ready > 0 {
+            self.asked |= self.polls.first().is_some_and(|notify| notify.revents != 0) && self.notify.take();
+            let useful = self.polls.iter().any(|poll| poll.revents & (libc::POLLIN | libc::POLLOUT) != 0);
+            if !useful {
+                std::thread::sleep(ERROR_PAUSE);
+            }
+        }
+    }
+
+    /// Stops: sends what waits if that goes quickly, takes every frame back from the ports, and gives the engine back.
+    /// What its pool still has in use then is what the engine itself holds.
+    pub fn close(mut self) -> E {
+        for _ in 0..LAST_TRIES {
+            let pool = self.engine.pool();
+            for slot in &mut self.slots {
+                slot.port.complete(pool);
+                slot.send_backlog(pool);
+                slot.port.flush();
+            }
+            if self.slots.iter().all(|slot| slot.backlog.is_empty()) {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        let pool = self.engine.pool();
+        for slot in &mut self.slots {
+            for frame in slot.backlog.drain(..) {
+                pool.tx_complete(frame.frame);
+            }
+            slot.port.close(pool);
+        }
+        self.engine
+    }
+}
+
+impl Slot {
+    /// Sends a frame behind those that wait; false when it has to wait too.
+    fn send(&mut self, pool: &mut FramePool, frame: TxFrame) -> bool {
+        self.touched = true;
+        if !self.backlog.is_empty() {
+            self.backlog.push_back(frame);
+            return false;
+        }
+        let Err(frame) = self.port.transmit(pool, frame) else { return true };
+        // The ring is full. Where the kernel copies, ringing the doorbell empties it.
+        self.port.flush();
+        self.port.complete(pool);
+        let Err(frame) = self.port.transmit(pool, frame) else { return true };
+        self.backlog.push_back(frame);
+        false
+    }
+
+    /// Sends of those that wait as many as the port takes; says how many.
+    fn send_backlog(&mut self, pool: &mut FramePool) -> usize {
+        let mut sent = 0;
+        while let Some(frame) = self.backlog.pop_front() {
+            self.touched = true;
+            if let Err(frame) = self.port.transmit(pool, frame) {
+                self.backlog.push_front(frame);
+                break;
+            }
+            sent += 1;
+        }
+        sent
+    }
+}
+
+fn pollfd(fd: RawFd, events: libc::c_short) -> libc::pollfd {
+    libc::pollfd { fd, events, revents: 0 }
+}
+
+/// Keeps the calling thread on one CPU.
+///
+/// # Errors
+/// When there is no such CPU, or the process may not use it.
+pub fn pin_to_cpu(cpu: u16) -> io::Result<()> {
+    // SAFETY: a CPU set is plain data, for which zeros are the empty set.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    if usize::from(cpu) >= libc::CPU_SETSIZE as usize {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    // SAFETY: the CPU's number was checked to be within the set.
+    unsafe { libc::CPU_SET(usize::from(cpu), &mut set) };
+    // SAFETY: reads one live set of the size given; 0 is the calling thread.
+    let result = unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// A port's place in messages: its number.
+impl<'a> PortsView<'a> {
+    /// The report of one port.
+    pub fn get(&self, id: PortId) -> Option<PortReport<'a>> {
+        self.iter().find(|report| report.info.id == id)
+    }
+}
+
+#[cfg(test)]
+mod tests;
