@@ -49,6 +49,10 @@ pub trait Port {
     fn wants_flush(&self) -> bool;
     /// What to poll for reading before sleeping; `None` when the port has nothing to wait for.
     fn fd(&self) -> Option<RawFd>;
+    /// When the next frame will come, where that is known beforehand: a capture knows, a network does not.
+    fn next_arrival(&self) -> Option<Instant> {
+        None
+    }
     /// Whether it can send and receive.
     fn state(&self) -> PortState;
     /// What it counted.

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use mimbox_stack::{Duration, FramePool, Instant, PortId, RxFrame, TxFrame};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, ManualClock};
 use crate::notify::Notify;
 use crate::port::{Engine, Port, PortInfo, PortState, PortStats};
 
@@ -143,6 +143,11 @@ impl<'a> PortsView<'a> {
             frames_in_rings: slot.port.frames_in_rings(),
             backlog: slot.backlog.len(),
         })
+    }
+
+    /// The report of one port.
+    pub fn get(&self, id: PortId) -> Option<PortReport<'a>> {
+        self.iter().find(|report| report.info.id == id)
     }
 
     /// Frames in rings and backlogs: in use, but not held by the engine.
@@ -330,6 +335,12 @@ impl<E: Engine, C: Clock> Worker<E, C> {
         busy
     }
 
+    /// When something will happen by itself: a timer, or a packet that a capture holds.
+    fn next_event(&self) -> Option<Instant> {
+        let arrivals = self.slots.iter().filter_map(|slot| slot.port.next_arrival());
+        arrivals.chain(self.engine.next_deadline()).min()
+    }
+
     /// Takes back what was sent, and sends what waits.
     fn complete(&mut self, now: Instant) {
         let pool = self.engine.pool();
@@ -441,8 +452,8 @@ impl<E: Engine, C: Clock> Worker<E, C> {
 
     fn sleep(&mut self, now: Instant) {
         let mut until = self.next_tick.max(now + self.config.idle_tick);
-        if let Some(deadline) = self.engine.next_deadline() {
-            until = until.min(deadline);
+        if let Some(next) = self.next_event() {
+            until = until.min(next);
         }
         self.polls.clear();
         self.polls.push(pollfd(self.notify.fd(), libc::POLLIN));
@@ -502,6 +513,25 @@ impl<E: Engine, C: Clock> Worker<E, C> {
     }
 }
 
+impl<E: Engine> Worker<E, ManualClock> {
+    /// Runs as fast as the engine goes, moving the clock from event to event, until `linger` after the last packet of the
+    /// captures that the ports read.
+    pub fn replay(&mut self, linger: Duration) {
+        let mut last = self.clock.now();
+        loop {
+            while self.turn() {}
+            let arrival = self.slots.iter().filter_map(|slot| slot.port.next_arrival()).max();
+            if let Some(arrival) = arrival {
+                last = arrival;
+            }
+            match self.next_event() {
+                Some(next) if arrival.is_some() || next <= last + linger => self.clock.advance_to(next),
+                _ => return,
+            }
+        }
+    }
+}
+
 impl Slot {
     /// Sends a frame behind those that wait; false when it has to wait too.
     fn send(&mut self, pool: &mut FramePool, frame: TxFrame) -> bool {
@@ -553,14 +583,6 @@ pub fn pin_to_cpu(cpu: u16) -> io::Result<()> {
     // SAFETY: reads one live set of the size given; 0 is the calling thread.
     let result = unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-/// A port's place in messages: its number.
-impl<'a> PortsView<'a> {
-    /// The report of one port.
-    pub fn get(&self, id: PortId) -> Option<PortReport<'a>> {
-        self.iter().find(|report| report.info.id == id)
-    }
 }
 
 #[cfg(test)]
