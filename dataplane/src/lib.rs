@@ -12,6 +12,7 @@ pub mod neighbor;
 pub mod notify;
 pub mod pcap;
 pub mod port;
+pub mod record;
 pub mod worker;
 
 pub use clock::{Clock, ManualClock, MonotonicClock};
