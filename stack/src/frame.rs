@@ -71,6 +71,21 @@ pub struct PoolConfig {
     pub rx_reserve: u32,
 }
 
+/// What a count of every frame of a pool found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PoolAudit {
+    /// Frames that nobody holds.
+    pub free: u32,
+    /// Frames that somebody holds.
+    pub held: u32,
+    /// Rights to the held frames; more than `held` when some are shared.
+    pub rights: u64,
+    /// Frames that a TX ring may still read.
+    pub tx_pending: u32,
+    /// Frames that are both free and held, or neither, or free twice: always zero, or the pool's accounts are broken.
+    pub broken: u32,
+}
+
 /// All frames of one shard: a free list and reference counts over a [`Region`].
 pub struct FramePool {
     region: Region,
@@ -142,7 +157,7 @@ impl FramePool {
     /// A second right to the same frame.
     pub fn share(&mut self, frame: &FrameId) -> FrameId {
         let meta = &mut self.meta[frame.0 as usize];
-        debug_assert!(meta.refs > 0, "frame {} is shared but free", frame.0);
+        assert!(meta.refs > 0 && meta.refs < u16::MAX, "frame {} is shared with {} rights", frame.0, meta.refs);
         meta.refs += 1;
         FrameId(frame.0)
     }
@@ -194,6 +209,30 @@ impl FramePool {
         self.release(frame);
     }
 
+    /// Counts every frame. For the end of a run: `held` must equal the frames in fill, TX and completion rings.
+    pub fn audit(&self) -> PoolAudit {
+        let mut audit = PoolAudit { free: self.free_frames(), ..PoolAudit::default() };
+        let mut on_free_list = vec![0u8; self.meta.len()];
+        for &index in &self.free {
+            on_free_list[index as usize] = on_free_list[index as usize].saturating_add(1);
+        }
+        for (meta, &listed) in self.meta.iter().zip(&on_free_list) {
+            audit.held += u32::from(meta.refs > 0);
+            audit.rights += u64::from(meta.refs);
+            audit.tx_pending += u32::from(meta.tx_pending > 0);
+            let sound = (listed == 1) == (meta.refs == 0) && listed <= 1 && meta.tx_pending <= meta.refs;
+            audit.broken += u32::from(!sound);
+        }
+        audit
+    }
+
+    /// The frames that somebody holds, with how many rights there are to each and how many of those are in a TX ring:
+    /// where to look for a leak.
+    pub fn held_frames(&self) -> impl Iterator<Item = (u32, u16, u16)> + '_ {
+        let held = self.meta.iter().enumerate().filter(|(_, meta)| meta.refs > 0);
+        held.map(|(index, meta)| (index as u32, meta.refs, meta.tx_pending))
+    }
+
     /// The frame's bytes.
     #[inline]
     pub fn bytes(&self, frame: &FrameId) -> &[u8] {
@@ -220,3 +259,6 @@ impl FramePool {
         self.region.prefetch(frame.0, offset);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,7 +22,7 @@ pub mod wire;
 
 pub use counters::{Counter, Counters};
 pub use env::{Env, Rng};
-pub use frame::{FrameId, FramePool, PoolConfig, PortId, RxFrame, TxFrame};
+pub use frame::{FrameId, FramePool, PoolAudit, PoolConfig, PortId, RxFrame, TxFrame};
 pub use ring::{Ring, RingPool};
 pub use segment::{RxQueue, RxSegment, TxFlags, TxSegment};
 pub use seq::SeqNum;
