@@ -230,7 +230,7 @@ fn parse_sack(bytes: &[u8], sack: &mut SackBlocks) -> Option<()> {
     Some(())
 }
 
-/// Forty bytes of option space being filled; what does not fit whole is left out whole.
+/// Forty bytes of option space being filled, NOPs where nothing was put; what does not fit whole is left out whole.
 pub(crate) struct Budget {
     bytes: [u8; MAX_OPTION_BYTES],
     len: usize,
@@ -253,9 +253,9 @@ impl Budget {
             debug_assert!(false, "{} bytes of upper options do not fit behind {}", upper.len(), self.len);
             return;
         };
-        let (head, pad) = target.split_at_mut(upper.len());
-        head.copy_from_slice(upper);
-        pad.fill(kind::NOP);
+        if let Some(head) = target.get_mut(..upper.len()) {
+            head.copy_from_slice(upper);
+        }
         self.len += padded;
     }
 
@@ -300,7 +300,7 @@ impl Budget {
     /// The options of `out`, padded to a multiple of four.
     #[inline]
     pub(crate) fn fill(out: &Outgoing) -> Self {
-        let mut budget = Self { bytes: [0; MAX_OPTION_BYTES], len: 0 };
+        let mut budget = Self { bytes: [kind::NOP; MAX_OPTION_BYTES], len: 0 };
         match (&out.syn, out.timestamps) {
             (Some(syn), timestamps) => budget.put_syn(syn, timestamps),
             (None, Some(timestamps)) => budget.put_timestamps([kind::NOP, kind::NOP], timestamps),

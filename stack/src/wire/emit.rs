@@ -248,16 +248,21 @@ pub(super) fn write_tcp<'a>(
     options: &[[u8; 4]],
 ) -> Option<&'a mut [u8]> {
     let (tcp, rest) = bytes.split_first_chunk_mut::<TCP_HEADER>()?;
-    let mut sum = u64::from(template.tcp_sum)
+    let sum = u64::from(template.tcp_sum)
         + header.segment_len as u64
         + u64::from(header.seq)
         + u64::from(header.ack)
         + u64::from(header.word)
-        + u64::from(header.payload_sum);
+        + u64::from(header.payload_sum)
+        + checksum::words_sum(options);
     let (words, behind) = rest.as_chunks_mut::<4>();
-    for (target, word) in words.iter_mut().zip(options) {
+    let (triples, last) = words.as_chunks_mut::<3>();
+    let (from_triples, from_last) = options.as_chunks::<3>();
+    for (target, words) in triples.iter_mut().zip(from_triples) {
+        *target = *words;
+    }
+    for (target, word) in last.iter_mut().zip(from_last) {
         *target = *word;
-        sum += u64::from(u32::from_be_bytes(*word));
     }
     let [s0, s1, d0, d1] = template.ports;
     let [q0, q1, q2, q3] = header.seq.to_be_bytes();

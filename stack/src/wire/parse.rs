@@ -21,9 +21,8 @@ pub fn parse(packet: &[u8], offset: u16, verify: Verify) -> Result<Parsed, Drop>
         return Err(Drop::Truncated);
     }
     let header = packet.first_chunk::<ETHERNET_HEADER>().ok_or(Drop::Truncated)?;
-    let &[d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, high, low] = header;
-    let mut link =
-        LinkHeader { dst: MacAddr([d0, d1, d2, d3, d4, d5]), src: MacAddr([s0, s1, s2, s3, s4, s5]), vlan: None };
+    let ([dst, src], &[high, low]) = header.as_chunks::<6>() else { return Err(Drop::Truncated) };
+    let mut link = LinkHeader { dst: MacAddr(*dst), src: MacAddr(*src), vlan: None };
     let mut kind = u16::from_be_bytes([high, low]);
     let mut l3 = ETHERNET_HEADER;
     if kind == ethertype::VLAN {
@@ -196,7 +195,7 @@ impl Cursor<'_> {
         if self.verify == Verify::All {
             let pseudo = addresses + u64::from(protocol::TCP) + l4.len() as u64;
             let (words, _) = option_bytes.as_chunks::<4>();
-            let options: u64 = words.iter().map(|word| u64::from(u32::from_be_bytes(*word))).sum();
+            let options = checksum::words_sum(words);
             if fold(pseudo + checksum::array_words(header) + options + u64::from(payload_sum)) != 0xffff {
                 // A kernel peer with checksum offload leaves the sum of the pseudo header for its device to finish.
                 let partial = u16::from_be_bytes([header[16], header[17]]) == fold(pseudo);
