@@ -1,37 +1,26 @@
 //! Recordings: everything that moved an engine, in a pcapng file that other tools can open too.
 //!
-//! A recording is one pcapng section. Its first custom block names the format, the engine's seed and configuration; an
-//! interface stands for each port. Every event of the worker (see [`crate::worker`]) is a custom block, with the received
-//! frames behind it as ordinary packets. When the engine has been polled, a further custom block says how many frames it
+//! A recording is a capture with notes ([`CaptureWriter::note`]). The first note names the format, the engine's seed and
+//! configuration; an interface stands for each port. Every event of the worker (see [`crate::worker`]) is a note, with the
+//! received frames behind it as ordinary packets. When the engine has been polled, a further note says how many frames it
 //! gave and a digest of them, so that a replay knows at which event it differs, and whether it was polled to the end.
-//! Custom blocks carry the private enterprise number that RFC 5612 sets aside for documentation; tools skip them.
 
-use std::borrow::Cow;
-use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use mimbox_stack::{FramePool, Instant, PortId, RxFrame, TxFrame};
-use pcap_file::pcapng::blocks::enhanced_packet::EnhancedPacketBlock;
-use pcap_file::pcapng::blocks::interface_description::{InterfaceDescriptionBlock, InterfaceDescriptionOption};
-use pcap_file::pcapng::blocks::unknown::UnknownBlock;
-use pcap_file::pcapng::{Block, PcapNgReader, PcapNgWriter};
-use pcap_file::{DataLink, Endianness, PcapError};
 use thiserror::Error;
 
+use crate::pcap::{CaptureReader, CaptureWriter, Direction, Item};
 use crate::worker::Recorder;
 
-/// Block type of a custom block that may be copied.
-const CUSTOM_BLOCK: u32 = 0x0000_0bad;
-/// The enterprise number of RFC 5612.
-const ENTERPRISE: u32 = 32_473;
-/// First word of every block of a recording.
-const MAGIC: u32 = u32::from_le_bytes(*b"MiMB");
+/// First bytes of every note of a recording.
+const MAGIC: [u8; 4] = *b"MiMB";
 /// The format's version.
 const VERSION: u32 = 1;
 
-/// What a custom block of a recording is.
-mod block_kind {
+/// What a note of a recording is.
+mod note_kind {
     pub(super) const HEAD: u32 = 0;
     pub(super) const FRAMES: u32 = 1;
     pub(super) const TIMER: u32 = 2;
@@ -100,21 +89,13 @@ pub struct Event {
 /// Why a recording could not be read or written.
 #[derive(Debug, Error)]
 pub enum RecordError {
-    /// The file cannot be opened, created or written.
+    /// The file cannot be opened, created, read or written, or is no capture.
     #[error("{path}: {source}")]
     Io {
         /// The file.
         path: PathBuf,
         /// What the system said.
         source: io::Error,
-    },
-    /// The file is no pcapng file, or damaged.
-    #[error("{path} is damaged or no pcapng file: {source}")]
-    Capture {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        source: PcapError,
     },
     /// The file is a capture, but no recording.
     #[error("{0} is no recording: it was not written by `mimbox run --record`")]
@@ -140,7 +121,7 @@ pub enum RecordError {
 /// Writes a recording. A write that fails ends it with a warning: the box goes on.
 pub struct RecordWriter {
     path: PathBuf,
-    file: Option<PcapNgWriter<BufWriter<File>>>,
+    file: Option<CaptureWriter>,
     given: Given,
     open_event: bool,
 }
@@ -158,23 +139,17 @@ impl RecordWriter {
     /// When it cannot be created or written.
     pub fn create(path: &Path, head: &Head) -> Result<Self, RecordError> {
         let failed = |source| RecordError::Io { path: path.to_owned(), source };
-        let file = BufWriter::new(File::create(path).map_err(failed)?);
-        let damaged = |source| RecordError::Capture { path: path.to_owned(), source };
-        let mut file = PcapNgWriter::with_endianness(file, Endianness::Little).map_err(damaged)?;
-        let mut words = Words::new(block_kind::HEAD);
-        words.u32(VERSION).u32(head.config.len() as u32).u64(head.seed).bytes(head.config.as_bytes());
-        words.write(&mut file).map_err(damaged)?;
+        let mut file = CaptureWriter::create(path, Some("a recording of mimbox")).map_err(failed)?;
+        let mut note = Note::new(note_kind::HEAD);
+        note.u32(VERSION).u64(head.seed).bytes(head.config.as_bytes());
+        file.note(&note.0).map_err(failed)?;
         for name in &head.ports {
-            let mut interface = InterfaceDescriptionBlock::new(DataLink::ETHERNET, 0xffff);
-            interface.options.push(InterfaceDescriptionOption::IfName(Cow::Borrowed(name)));
-            // Times are in nanoseconds.
-            interface.options.push(InterfaceDescriptionOption::IfTsResol(9));
-            file.write_pcapng_block(interface).map_err(damaged)?;
+            file.interface(name, None).map_err(failed)?;
         }
         Ok(Self { path: path.to_owned(), file: Some(file), given: Given::default(), open_event: false })
     }
 
-    fn write(&mut self, write: impl FnOnce(&mut PcapNgWriter<BufWriter<File>>) -> Result<(), PcapError>) {
+    fn write(&mut self, write: impl FnOnce(&mut CaptureWriter) -> io::Result<()>) {
         let Some(file) = &mut self.file else { return };
         if let Err(error) = write(file) {
             tracing::warn!(file = %self.path.display(), %error, "the recording ends here");
@@ -186,47 +161,41 @@ impl RecordWriter {
     fn end_event(&mut self) {
         if std::mem::take(&mut self.open_event) {
             let Given { frames, digest, limited } = std::mem::take(&mut self.given);
-            let mut words = Words::new(block_kind::SENT);
-            words.u32(frames).u32(u32::from(limited)).u64(digest);
-            self.write(|file| words.write(file));
+            let mut note = Note::new(note_kind::SENT);
+            note.u32(frames).u32(u32::from(limited)).u64(digest);
+            self.write(|file| file.note(&note.0));
         }
     }
 
     fn begin_event(&mut self, kind: u32, now: Instant, free_frames: u32, count: u32) {
         self.end_event();
         self.open_event = true;
-        let mut words = Words::new(kind);
-        words.u64(now.as_nanos()).u32(free_frames).u32(count);
-        self.write(|file| words.write(file));
+        let mut note = Note::new(kind);
+        note.u64(now.as_nanos()).u32(free_frames).u32(count);
+        self.write(|file| file.note(&note.0));
     }
 }
 
 impl Drop for RecordWriter {
     fn drop(&mut self) {
         self.end_event();
-        self.write(|file| file.get_mut().flush().map_err(PcapError::IoError));
+        self.write(CaptureWriter::flush);
     }
 }
 
 impl Recorder for RecordWriter {
     fn frames(&mut self, now: Instant, free_frames: u32, pool: &FramePool, batch: &[RxFrame]) {
-        self.begin_event(block_kind::FRAMES, now, free_frames, batch.len() as u32);
+        self.begin_event(note_kind::FRAMES, now, free_frames, batch.len() as u32);
         for rx in batch {
             let start = usize::from(rx.offset);
             let bytes = pool.bytes(&rx.frame).get(start..start + usize::from(rx.len)).unwrap_or(&[]);
-            let packet = EnhancedPacketBlock {
-                interface_id: u32::from(rx.port.0),
-                timestamp: std::time::Duration::from_nanos(now.as_nanos()),
-                original_len: u32::from(rx.len),
-                data: Cow::Borrowed(bytes),
-                options: Vec::new(),
-            };
-            self.write(|file| file.write_pcapng_block(packet).map(drop));
+            let port = u32::from(rx.port.0);
+            self.write(|file| file.packet(port, now.as_nanos(), Some(Direction::Inbound), bytes, None));
         }
     }
 
     fn timer(&mut self, now: Instant, free_frames: u32) {
-        self.begin_event(block_kind::TIMER, now, free_frames, 0);
+        self.begin_event(note_kind::TIMER, now, free_frames, 0);
     }
 
     fn sent(&mut self, _: Instant, pool: &FramePool, frame: &TxFrame) {
@@ -240,42 +209,35 @@ impl Recorder for RecordWriter {
     }
 }
 
-/// A custom block under construction.
-struct Words(Vec<u8>);
+/// A note under construction.
+struct Note(Vec<u8>);
 
-impl Words {
+impl Note {
     fn new(kind: u32) -> Self {
-        let mut words = Self(Vec::with_capacity(40));
-        words.u32(ENTERPRISE).u32(MAGIC).u32(kind);
-        words
+        let mut note = Self(MAGIC.to_vec());
+        note.u32(kind);
+        note
     }
     fn u32(&mut self, value: u32) -> &mut Self {
-        self.0.extend_from_slice(&value.to_le_bytes());
-        self
+        self.bytes(&value.to_le_bytes())
     }
     fn u64(&mut self, value: u64) -> &mut Self {
-        self.0.extend_from_slice(&value.to_le_bytes());
-        self
+        self.bytes(&value.to_le_bytes())
     }
     fn bytes(&mut self, value: &[u8]) -> &mut Self {
         self.0.extend_from_slice(value);
-        self.0.resize(self.0.len().next_multiple_of(4), 0);
         self
-    }
-    fn write(&self, file: &mut PcapNgWriter<BufWriter<File>>) -> Result<(), PcapError> {
-        file.write_block(&Block::Unknown(UnknownBlock::new(CUSTOM_BLOCK, self.0.len() as u32, &self.0))).map(drop)
     }
 }
 
-/// The bytes of a custom block, read from the front.
+/// The bytes of a note, read from the front.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    /// The reader behind the kind of a block of a recording; `None` for other custom blocks.
-    fn of(block: &'a UnknownBlock<'_>) -> Option<(u32, Self)> {
-        let mut reader = Self(&block.value);
-        let ours = block.type_ == CUSTOM_BLOCK && reader.u32()? == ENTERPRISE && reader.u32()? == MAGIC;
-        if ours { reader.u32().map(|kind| (kind, reader)) } else { None }
+    /// The reader behind the kind of a note of a recording; `None` for other notes.
+    fn of(note: &'a [u8]) -> Option<(u32, Self)> {
+        let mut reader = Self(note.strip_prefix(&MAGIC)?);
+        reader.u32().map(|kind| (kind, reader))
     }
     fn u32(&mut self) -> Option<u32> {
         let (head, rest) = self.0.split_first_chunk::<4>()?;
@@ -289,7 +251,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// An event block that was read but whose packets and outcome were not.
+/// An event that was read but whose packets and outcome were not.
 #[derive(Clone, Copy)]
 struct Begun {
     kind: u32,
@@ -301,7 +263,7 @@ struct Begun {
 /// A recording that is being read.
 pub struct Recording {
     path: PathBuf,
-    file: PcapNgReader<BufReader<File>>,
+    file: CaptureReader,
     head: Head,
     next: Option<Begun>,
 }
@@ -312,7 +274,7 @@ impl std::fmt::Debug for Recording {
     }
 }
 
-/// What the next block of interest is.
+/// What comes next in a recording.
 enum Part {
     Interface(String),
     Packet(PortId, Vec<u8>),
@@ -328,13 +290,10 @@ impl Recording {
     /// When the file cannot be read or is no recording.
     pub fn open(path: &Path) -> Result<Self, RecordError> {
         let failed = |source| RecordError::Io { path: path.to_owned(), source };
-        let file = BufReader::new(File::open(path).map_err(failed)?);
-        let damaged = |source| RecordError::Capture { path: path.to_owned(), source };
-        let mut file = PcapNgReader::new(file).map_err(damaged)?;
-        let none = || RecordError::NoRecording(path.to_owned());
-        let (seed, config) = match file.next_block().ok_or_else(none)?.map_err(damaged)? {
-            Block::Unknown(block) => read_head(path, &block)?,
-            _ => return Err(none()),
+        let mut file = CaptureReader::open(path).map_err(failed)?;
+        let (seed, config) = match file.next_item().map_err(failed)? {
+            Some(Item::Note(note)) => read_head(path, &note)?,
+            _ => return Err(RecordError::NoRecording(path.to_owned())),
         };
         let head = Head { seed, config, ports: Vec::new() };
         let mut recording = Self { path: path.to_owned(), file, head, next: None };
@@ -379,7 +338,7 @@ impl Recording {
         if frames.len() != begun.count as usize {
             return if self.next.is_none() { Ok(None) } else { Err(self.damaged("an event lacks frames")) };
         }
-        let cause = if begun.kind == block_kind::TIMER { Cause::Timer } else { Cause::Frames(frames) };
+        let cause = if begun.kind == note_kind::TIMER { Cause::Timer } else { Cause::Frames(frames) };
         Ok(Some(Event { now: begun.now, free_frames: begun.free_frames, cause, given }))
     }
 
@@ -388,59 +347,40 @@ impl Recording {
     }
 
     fn part(&mut self) -> Result<Part, RecordError> {
-        let path = &self.path;
         loop {
-            let block = match self.file.next_block() {
+            let item = self.file.next_item();
+            match item.map_err(|source| RecordError::Io { path: self.path.clone(), source })? {
                 None => return Ok(Part::End),
-                // The last block of a recording whose writer was killed.
-                Some(Err(PcapError::IncompleteBuffer)) => return Ok(Part::End),
-                Some(Err(PcapError::IoError(error))) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                    return Ok(Part::End);
+                Some(Item::Interface { name }) => return Ok(Part::Interface(name.unwrap_or_default())),
+                Some(Item::Packet(packet)) => {
+                    let port = PortId(u8::try_from(packet.interface).unwrap_or(u8::MAX));
+                    return Ok(Part::Packet(port, packet.bytes));
                 }
-                Some(Err(source)) => return Err(RecordError::Capture { path: path.clone(), source }),
-                Some(Ok(block)) => block,
-            };
-            match block {
-                Block::InterfaceDescription(interface) => {
-                    let name = interface.options.iter().find_map(|option| match option {
-                        InterfaceDescriptionOption::IfName(name) => Some(name.to_string()),
-                        _ => None,
-                    });
-                    return Ok(Part::Interface(name.unwrap_or_default()));
-                }
-                Block::EnhancedPacket(packet) => {
-                    let port = PortId(u8::try_from(packet.interface_id).unwrap_or(u8::MAX));
-                    return Ok(Part::Packet(port, packet.data.into_owned()));
-                }
-                Block::Unknown(block) => {
-                    if let Some((kind, reader)) = Reader::of(&block) {
-                        let what = "a block is too short";
-                        return read_event(kind, reader)
-                            .ok_or_else(|| RecordError::Damaged { path: path.clone(), what });
+                Some(Item::Note(note)) => {
+                    if let Some((kind, reader)) = Reader::of(&note) {
+                        return read_event(kind, reader).ok_or_else(|| self.damaged("a note is too short"));
                     }
                 }
-                _ => {}
             }
         }
     }
 }
 
-fn read_head(path: &Path, block: &UnknownBlock<'_>) -> Result<(u64, String), RecordError> {
+fn read_head(path: &Path, note: &[u8]) -> Result<(u64, String), RecordError> {
     let none = || RecordError::NoRecording(path.to_owned());
-    let Some((block_kind::HEAD, mut reader)) = Reader::of(block) else { return Err(none()) };
+    let Some((note_kind::HEAD, mut reader)) = Reader::of(note) else { return Err(none()) };
     let version = reader.u32().ok_or_else(none)?;
     if version != VERSION {
         return Err(RecordError::Version { path: path.to_owned(), version });
     }
-    let len = reader.u32().ok_or_else(none)? as usize;
     let seed = reader.u64().ok_or_else(none)?;
-    let config = reader.0.get(..len).and_then(|bytes| String::from_utf8(bytes.to_vec()).ok());
     let what = "its configuration is no text";
-    config.map(|config| (seed, config)).ok_or_else(|| RecordError::Damaged { path: path.to_owned(), what })
+    let config = String::from_utf8(reader.0.to_vec());
+    config.map(|config| (seed, config)).map_err(|_| RecordError::Damaged { path: path.to_owned(), what })
 }
 
 fn read_event(kind: u32, mut reader: Reader<'_>) -> Option<Part> {
-    if kind == block_kind::SENT {
+    if kind == note_kind::SENT {
         let (frames, limited, digest) = (reader.u32()?, reader.u32()? != 0, reader.u64()?);
         return Some(Part::Given(Given { frames, digest, limited }));
     }

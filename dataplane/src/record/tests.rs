@@ -1,3 +1,4 @@
+use std::fs::File;
 use std::io::Read as _;
 
 use mimbox_stack::mem::Region;
@@ -76,9 +77,8 @@ fn a_recording_that_was_cut_off_ends_at_its_last_whole_event() {
 fn another_file_is_no_recording() {
     let path = scratch("other");
     std::fs::write(&path, b"not a capture").expect("a file");
-    assert!(matches!(Recording::open(&path), Err(RecordError::Capture { .. })));
-    let writer = PcapNgWriter::new(File::create(&path).expect("a file")).expect("a capture");
-    drop(writer);
+    assert!(matches!(Recording::open(&path), Err(RecordError::Io { .. })));
+    drop(CaptureWriter::create(&path, None).expect("a capture"));
     assert!(matches!(Recording::open(&path), Err(RecordError::NoRecording(_))));
     std::fs::remove_file(path).expect("the file");
 }
