@@ -27,22 +27,21 @@ pub fn sum_portable(bytes: &[u8]) -> u16 {
     fold(total)
 }
 
-/// Unfolded sum of 32-bit words, below 2^34. Most options are 12 bytes or a multiple of that. Carries go round at once,
-/// which keeps the compiler from turning a loop of one to three turns into a vector loop with a long way in and out.
+/// Unfolded sum of at most ten 32-bit words, the options of a segment. Three words are the rule: timestamps. In the loop
+/// carries go round at once, which keeps the compiler from making a vector loop of it with a long way in and out.
 #[inline]
-pub(crate) fn words_sum(words: &[[u8; 4]]) -> u64 {
-    let (triples, last) = words.as_chunks::<3>();
+pub(crate) fn option_words(words: &[[u8; 4]]) -> u64 {
+    if let [a, b, c] = words {
+        return [a, b, c].into_iter().map(|word| u64::from(u32::from_be_bytes(*word))).sum();
+    }
+    let (pairs, last) = words.as_chunks::<2>();
     let mut total = 0u64;
-    for &[[a, b, c, d], [e, f, g, h], last] in triples {
+    for &[[a, b, c, d], [e, f, g, h]] in pairs {
         let (sum, carry) = total.overflowing_add(u64::from_be_bytes([a, b, c, d, e, f, g, h]));
-        let (sum, again) = sum.overflowing_add(u64::from(u32::from_be_bytes(last)) + u64::from(carry));
-        total = sum + u64::from(again);
+        total = sum + u64::from(carry);
     }
-    let mut total = (total >> 32) + (total & 0xffff_ffff);
-    for word in last {
-        total += u64::from(u32::from_be_bytes(*word));
-    }
-    total
+    let total = (total >> 32) + (total & 0xffff_ffff);
+    total + last.first().map_or(0, |word| u64::from(u32::from_be_bytes(*word)))
 }
 
 /// Folds an accumulator of big-endian 16- and 32-bit words to 16 bits: 2^16 counts as 1.

@@ -254,15 +254,19 @@ pub(super) fn write_tcp<'a>(
         + u64::from(header.ack)
         + u64::from(header.word)
         + u64::from(header.payload_sum)
-        + checksum::words_sum(options);
+        + checksum::option_words(options);
     let (words, behind) = rest.as_chunks_mut::<4>();
-    let (triples, last) = words.as_chunks_mut::<3>();
-    let (from_triples, from_last) = options.as_chunks::<3>();
-    for (target, words) in triples.iter_mut().zip(from_triples) {
-        *target = *words;
-    }
-    for (target, word) in last.iter_mut().zip(from_last) {
-        *target = *word;
+    if let ([a, b, c], [x, y, z]) = (&mut *words, options) {
+        (*a, *b, *c) = (*x, *y, *z);
+    } else {
+        let (pairs, last) = words.as_chunks_mut::<2>();
+        let (from_pairs, from_last) = options.as_chunks::<2>();
+        for (target, pair) in pairs.iter_mut().zip(from_pairs) {
+            *target = *pair;
+        }
+        if let ([target], [word]) = (last, from_last) {
+            *target = *word;
+        }
     }
     let [s0, s1, d0, d1] = template.ports;
     let [q0, q1, q2, q3] = header.seq.to_be_bytes();

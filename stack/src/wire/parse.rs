@@ -195,7 +195,7 @@ impl Cursor<'_> {
         if self.verify == Verify::All {
             let pseudo = addresses + u64::from(protocol::TCP) + l4.len() as u64;
             let (words, _) = option_bytes.as_chunks::<4>();
-            let options = checksum::words_sum(words);
+            let options = checksum::option_words(words);
             if fold(pseudo + checksum::array_words(header) + options + u64::from(payload_sum)) != 0xffff {
                 // A kernel peer with checksum offload leaves the sum of the pseudo header for its device to finish.
                 let partial = u16::from_be_bytes([header[16], header[17]]) == fold(pseudo);
