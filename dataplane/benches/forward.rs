@@ -138,9 +138,11 @@ fn main() {
         return;
     }
     let sleep = Wait::Sleep { spin: mimbox_stack::Duration::from_micros(20) };
+    let at_once = Wait::Sleep { spin: mimbox_stack::Duration::ZERO };
     memory_router();
     kernel_router();
     af_xdp_router("AF_XDP native, sleep", AttachMode::Native, sleep, None);
+    af_xdp_router("AF_XDP native, sleep at once", AttachMode::Native, at_once, None);
     af_xdp_router("AF_XDP native, busy", AttachMode::Native, Wait::BusyPoll, None);
     af_xdp_router("AF_XDP native, kernel busy poll", AttachMode::Native, Wait::BusyPoll, Some(BusyPoll::default()));
     af_xdp_router("AF_XDP generic, sleep", AttachMode::Generic, sleep, None);

@@ -218,6 +218,8 @@ pub struct Worker<E, C> {
     polls: Vec<libc::pollfd>,
     limited: bool,
     asked: bool,
+    /// The time of the last turn.
+    now: Instant,
     next_tick: Instant,
     idle_since: Option<Instant>,
     stats: WorkerStats,
@@ -250,6 +252,7 @@ impl<E: Engine, C: Clock> Worker<E, C> {
             polls: Vec::new(),
             limited: false,
             asked: false,
+            now,
             next_tick: now,
             idle_since: None,
             stats: WorkerStats::default(),
@@ -289,7 +292,7 @@ impl<E: Engine, C: Clock> Worker<E, C> {
         }
         while !stop.load(Ordering::Relaxed) {
             let busy = self.turn();
-            let now = self.clock.now();
+            let now = self.now;
             if self.tick_due(now, busy) {
                 self.next_tick = now + self.config.tick;
                 let asked = std::mem::take(&mut self.asked);
@@ -314,6 +317,7 @@ impl<E: Engine, C: Clock> Worker<E, C> {
     pub fn turn(&mut self) -> bool {
         self.stats.turns += 1;
         let now = self.clock.now();
+        self.now = now;
         self.complete(now);
         let mut busy = false;
         for index in 0..self.slots.len() {
