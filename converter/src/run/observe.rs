@@ -1,0 +1,204 @@
+//! What happens on the worker's thread beside packets: snapshots, requests, warnings, and the way to a stop.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use mimbox_dataplane::worker::PortReport;
+use mimbox_dataplane::{Control, PortState, Tick, Verdict};
+use mimbox_stack::{Duration, Instant};
+
+use crate::admin::Publisher;
+use crate::config::{Config, mac_text};
+use crate::metrics::{ConversionCounts, Operated, PortSnapshot, RunState, Snapshot, WorkerSnapshot};
+
+use super::checksum_advice;
+
+/// Called by the worker each tick.
+pub(super) struct Observer {
+    publisher: Publisher,
+    /// How often a stop was asked for: once drains, twice stops at once.
+    stop_requests: Arc<AtomicU8>,
+    stage: Stage,
+    drain: Duration,
+    started: Option<Instant>,
+    last_tick: Instant,
+    ports: Vec<Watched>,
+}
+
+/// How far the box is on its way to a stop.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    Running,
+    /// No conversion is opened any more; at the instant, those that live are reset.
+    Draining(Instant),
+    /// The resets are on their way.
+    Resetting,
+}
+
+/// What is remembered of a port from tick to tick.
+struct Watched {
+    name: String,
+    interface: String,
+    state: PortState,
+    advice: String,
+}
+
+impl Observer {
+    pub(super) fn new(config: &Config, publisher: Publisher, stop_requests: Arc<AtomicU8>) -> Self {
+        let watched = |port: &crate::config::PortConfig| Watched {
+            name: port.name.clone(),
+            interface: port.interface.clone(),
+            state: PortState::Up,
+            advice: String::new(),
+        };
+        Self {
+            publisher,
+            stop_requests,
+            stage: Stage::Running,
+            drain: config.worker.drain,
+            started: None,
+            last_tick: Instant::ZERO,
+            ports: config.ports.iter().map(watched).collect(),
+        }
+    }
+
+    /// When the last tick was.
+    pub(super) fn last_tick(&self) -> Instant {
+        self.last_tick
+    }
+
+    fn publish<E: Operated>(&mut self, tick: &mut Tick<'_, E>) -> ConversionCounts {
+        let Self { publisher, stage, started, ports, .. } = self;
+        let uptime = tick.now.since(*started.get_or_insert(tick.now));
+        let mut counts = ConversionCounts::default();
+        publisher.publish(|snapshot| {
+            snapshot.uptime_s = uptime.as_secs_f64();
+            snapshot.state = if *stage == Stage::Running { RunState::Running } else { RunState::Draining };
+            tick.engine.observe(snapshot);
+            counts = snapshot.conversions;
+            let in_rings = tick.ports.frames();
+            let pool = tick.engine.pool();
+            snapshot.pool.frames = pool.total();
+            snapshot.pool.free = pool.free_frames();
+            snapshot.pool.in_rings = in_rings;
+            snapshot.pool.in_use = pool.in_use().saturating_sub(in_rings);
+            let worker = tick.worker;
+            snapshot.worker = WorkerSnapshot {
+                turns: worker.turns,
+                batches: worker.batches,
+                sleeps: worker.sleeps,
+                backlog_peak: worker.backlog_peak,
+            };
+            for report in tick.ports.iter() {
+                fill_port(snapshot, &report);
+            }
+            for (port, watched) in snapshot.ports.iter_mut().zip(ports.iter_mut()) {
+                watched.warn(port);
+            }
+        });
+        counts
+    }
+
+    /// The next step on the way to a stop.
+    fn proceed<E: Operated>(&mut self, tick: &mut Tick<'_, E>, counts: ConversionCounts) -> Verdict {
+        let asked = self.stop_requests.load(Ordering::Relaxed);
+        match self.stage {
+            Stage::Running if asked == 0 => Verdict::Continue,
+            Stage::Running => {
+                tracing::info!(
+                    live = counts.live,
+                    limit = %self.drain,
+                    "draining: no conversion is opened any more; a second signal resets those that live"
+                );
+                tick.engine.refuse_openings();
+                self.stage = Stage::Draining(tick.now + self.drain);
+                self.proceed(tick, counts)
+            }
+            Stage::Draining(until) => {
+                let idle = counts.live == 0 && counts.half_open == 0;
+                if !idle && asked < 2 && tick.now < until {
+                    return Verdict::Continue;
+                }
+                if !idle {
+                    tracing::info!(live = counts.live, "resetting the conversions that are left");
+                }
+                tick.engine.reset_all(tick.now);
+                self.stage = Stage::Resetting;
+                Verdict::Touched
+            }
+            Stage::Resetting => Verdict::Stop,
+        }
+    }
+}
+
+impl<E: Operated> Control<E> for Observer {
+    fn tick(&mut self, mut tick: Tick<'_, E>) -> Verdict {
+        self.last_tick = tick.now;
+        let counts = self.publish(&mut tick);
+        while let Some(request) = self.publisher.request() {
+            let list = tick.engine.connections(tick.now, request.limit);
+            request.answer(list);
+        }
+        self.proceed(&mut tick, counts)
+    }
+}
+
+fn fill_port(snapshot: &mut Snapshot, report: &PortReport<'_>) {
+    let Some(port) = snapshot.port_mut(report.info.id) else { return };
+    let stats = report.stats;
+    if port.mode.is_empty() {
+        port.mode = report.info.mode.to_string();
+        port.mac = mac_text(report.info.mac.0);
+        port.mtu = report.info.mtu;
+    }
+    let state = state_name(report.state);
+    if port.state != state {
+        state.clone_into(&mut port.state);
+    }
+    port.rx_frames = stats.rx_frames;
+    port.rx_bytes = stats.rx_bytes;
+    port.tx_frames = stats.tx_frames;
+    port.tx_bytes = stats.tx_bytes;
+    port.tx_dropped = stats.tx_dropped;
+    port.rx_dropped = stats.rx_dropped;
+    port.rx_ring_full = stats.rx_ring_full;
+    port.rx_fill_empty = stats.rx_fill_empty;
+    port.invalid_descriptors = stats.invalid_descriptors;
+}
+
+const fn state_name(state: PortState) -> &'static str {
+    match state {
+        PortState::Up => "up",
+        PortState::Down => "down",
+        PortState::Gone => "gone",
+    }
+}
+
+impl Watched {
+    /// Says once what an operator should know at once, and keeps the advice in the statistics.
+    fn warn(&mut self, port: &mut PortSnapshot) {
+        if port.checksum_partial > 0 && self.advice.is_empty() {
+            self.advice = checksum_advice(&self.name, &self.interface);
+            tracing::warn!("{}", self.advice);
+        }
+        if port.advice != self.advice {
+            port.advice.clone_from(&self.advice);
+        }
+        let state = match port.state.as_str() {
+            "down" => PortState::Down,
+            "gone" => PortState::Gone,
+            _ => PortState::Up,
+        };
+        if state != self.state {
+            self.state = state;
+            let (port, interface) = (&self.name, &self.interface);
+            match state {
+                PortState::Up => tracing::info!(port, interface, "the port is up"),
+                PortState::Down => tracing::warn!(port, interface, "the port is down: what is sent there is dropped"),
+                PortState::Gone => {
+                    tracing::error!(port, interface, "the interface is gone: restart mimbox once it is back")
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Whether the next hops of the routes answer ARP and NDP, asked before the engine takes over.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use mimbox_dataplane::neighbor::{NeighborError, Resolution};
+use mimbox_dataplane::{Clock as _, MonotonicClock, Neighbors, Port};
+use mimbox_stack::wire::{self, MacAddr, Parsed, Verify};
+use mimbox_stack::{Counters, FramePool, Instant, RxFrame};
+
+use crate::config::Config;
+
+/// How often the ports are looked at while an answer is awaited.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+/// A next hop, and whether it answered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NextHop {
+    /// Its address.
+    pub via: IpAddr,
+    /// The port that it is behind.
+    pub port: String,
+    /// The port's interface.
+    pub interface: String,
+    /// Its Ethernet address, if it answered.
+    pub mac: Option<MacAddr>,
+}
+
+impl NextHop {
+    /// What to say of one that does not answer.
+    pub fn complaint(&self) -> String {
+        let Self { via, port, interface, .. } = self;
+        let protocol = if via.is_ipv4() { "ARP" } else { "NDP" };
+        format!(
+            "the next hop {via} does not answer {protocol} on port {port:?} ({interface}): look at the cable and at the \
+             router, or mend `via` of the [[route]]"
+        )
+    }
+}
+
+/// Asks for every next hop of `config` until each has answered or `patience` is over. Other packets that arrive meanwhile
+/// are lost, as they are while a box is not there yet.
+pub(super) fn next_hops<P: Port>(
+    config: &Config,
+    pool: &mut FramePool,
+    ports: &mut [P],
+    patience: Duration,
+) -> Result<Vec<NextHop>, NeighborError> {
+    let mut hops: Vec<NextHop> = Vec::new();
+    for route in &config.routes {
+        let Some(port) = config.port(route.port) else { continue };
+        if !hops.iter().any(|hop| hop.via == route.via && hop.port == port.name) {
+            let (name, interface) = (port.name.clone(), port.interface.clone());
+            hops.push(NextHop { via: route.via, port: name, interface, mac: None });
+        }
+    }
+    if hops.is_empty() {
+        return Ok(hops);
+    }
+    let clock = MonotonicClock::start();
+    let mut neighbours = super::neighbours(config)?;
+    let mut counters = Counters::default();
+    let tries = patience.as_micros() / LOOK_EVERY.as_micros();
+    for _ in 0..=tries {
+        let now = clock.now();
+        for hop in hops.iter_mut().filter(|hop| hop.mac.is_none()) {
+            let Some(port) = config.ports.iter().find(|port| port.name == hop.port) else { continue };
+            if let Resolution::Ready(found) = neighbours.resolve_on(now, port.id, hop.via) {
+                hop.mac = Some(found.link.dst);
+            }
+        }
+        neighbours.on_timer(now);
+        exchange(now, &mut neighbours, pool, ports, &mut counters);
+        if hops.iter().all(|hop| hop.mac.is_some()) {
+            break;
+        }
+        wait();
+    }
+    neighbours.release_all(pool);
+    Ok(hops)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the engine does not run yet; there is nothing to poll but the ports")]
+fn wait() {
+    std::thread::sleep(LOOK_EVERY);
+}
+
+/// Hands what arrived to the neighbours, and sends what they have to say.
+fn exchange<P: Port>(
+    now: Instant,
+    neighbours: &mut Neighbors,
+    pool: &mut FramePool,
+    ports: &mut [P],
+    counters: &mut Counters,
+) {
+    let mut batch: Vec<RxFrame> = Vec::new();
+    for port in ports.iter_mut() {
+        port.refill(pool);
+        port.receive(pool, &mut batch, 64);
+    }
+    for rx in batch {
+        hear(now, neighbours, pool, &rx);
+        pool.release(rx.frame);
+    }
+    while let Some(frame) = neighbours.poll_transmit(pool, counters) {
+        let port = ports.iter_mut().find(|port| port.info().id == frame.port);
+        let refused = match port {
+            Some(port) => port.transmit(pool, frame).err(),
+            None => Some(frame),
+        };
+        // The question is asked again soon.
+        if let Some(frame) = refused {
+            pool.tx_complete(frame.frame);
+        }
+    }
+    for port in ports {
+        port.flush();
+        port.complete(pool);
+    }
+}
+
+fn hear(now: Instant, neighbours: &mut Neighbors, pool: &FramePool, rx: &RxFrame) {
+    let bytes = pool.bytes(&rx.frame);
+    let start = usize::from(rx.offset);
+    let Some(packet) = bytes.get(start..start + usize::from(rx.len)) else { return };
+    match wire::parse(packet, rx.offset, Verify::All) {
+        Ok(Parsed::Arp(info)) => {
+            let arp = bytes.get(usize::from(info.arp_offset)..usize::from(info.end)).unwrap_or_default();
+            neighbours.on_arp(now, rx.port, &info.link, arp);
+        }
+        Ok(Parsed::Ndp(info)) => {
+            let message = bytes.get(usize::from(info.l4_offset)..usize::from(info.end)).unwrap_or_default();
+            neighbours.on_ndp(now, rx.port, &info, message);
+        }
+        _ => {}
+    }
+}
