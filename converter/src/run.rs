@@ -139,7 +139,7 @@ pub fn complete(mut config: Config) -> Result<Config, Failure> {
             return Err(Failure::CopyDiffers { name });
         }
         let facts = af_xdp::check(&socket_config(port, transparent), config.limits.frame_size)
-            .map_err(|source| Failure::Port { name, source })?;
+            .map_err(|source| Failure::Port { name: name.clone(), source })?;
         if !facts.up {
             tracing::warn!(
                 port = port.name,
@@ -149,7 +149,13 @@ pub fn complete(mut config: Config) -> Result<Config, Failure> {
             );
         }
         port.mac = port.mac.or(Some(facts.mac.0));
-        port.mtu = port.mtu.or(u16::try_from(facts.mtu).ok());
+        let mtu = port.mtu.map_or(facts.mtu, u32::from);
+        let (frame_size, max) = (config.limits.frame_size, af_xdp::largest_mtu(config.limits.frame_size));
+        if mtu > max {
+            let interface = port.interface.clone();
+            return Err(Failure::Port { name, source: PortError::Mtu { interface, mtu, max, frame_size } });
+        }
+        port.mtu = u16::try_from(mtu).ok();
     }
     Ok(config)
 }

@@ -380,7 +380,7 @@ fn a_port_setting_out_of_range_or_unknown_is_refused() {
         &found,
         "10:7",
         "mtu = 9000 is out of range",
-        "write a number from 576 to 3506; without the key it is 1500",
+        "write a number from 68 to 3822; without the key it is 1500",
     );
     let found = setting("queue = -1");
     assert_says(&found, "10:9", "queue = -1 is out of range", "write a number from 0 to 1023; without the key it is 0");

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::ops::Range;
 
+use mimbox_dataplane::af_xdp::largest_mtu;
 use mimbox_stack::PortId;
 use toml::Spanned;
 
@@ -29,7 +30,10 @@ impl Checker<'_> {
             let own = self.addresses(port, index, &mut places, &checked);
             let port = port.get_ref();
             let queue = self.number(port.queue.as_ref(), "queue", 0, 0..=1023) as u16;
-            let mtu = port.mtu.as_ref().map(|mtu| self.number(Some(mtu), "mtu", 1500, 576..=3506) as u16);
+            let mtu = port
+                .mtu
+                .as_ref()
+                .map(|mtu| self.number(Some(mtu), "mtu", 1500, 68..=u64::from(largest_mtu(4096))) as u16);
             checked.push(PortConfig {
                 id: PortId(index as u8),
                 name: name.clone(),
