@@ -45,7 +45,8 @@ pub fn checksum_advice(port: &str, interface: &str) -> String {
              {index} of its network namespace (`ip link` shows the numbers)"
         ),
         None => format!(
-            "{what}; mend it by `ethtool -K DEVICE tx off` where DEVICE is the one that transmits into {interface}"
+            "{what}; mend it by `ethtool -K DEVICE tx off` where DEVICE is the one that transmits into {interface} (of a veth \
+             pair the other end)"
         ),
     }
 }
