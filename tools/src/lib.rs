@@ -1,3 +1,4 @@
 //! The lab, the simulator and the replayer of MiMBox.
 
+pub mod lab;
 pub mod sim;

@@ -1,2 +1,39 @@
-//! The engineer's binary.
-fn main() {}
+//! The engineer's binary: labs, replay and simulation.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use mimbox_tools::lab::cli;
+
+/// Labs, replay and simulation for MiMBox.
+#[derive(Parser)]
+#[command(name = "mimbox-lab", version, about, max_term_width = 120)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Builds a network of namespaces that stays, for trying things by hand.
+    #[command(after_help = "Example: mimbox-lab up --mode transparent --rate 300mbit,100mbit")]
+    Up(cli::UpOptions),
+    /// Removes a network that `up` built, or what killed labs left behind.
+    #[command(after_help = "Example: mimbox-lab down lab")]
+    Down(cli::DownOptions),
+    /// The sender and receiver that labs use.
+    #[command(subcommand, hide = true)]
+    Transfer(cli::TransferCommand),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Up(options) => cli::up(&options),
+        Command::Down(options) => cli::down(&options),
+        Command::Transfer(command) => cli::transfer(&command),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("mimbox-lab: {error:#}");
+        ExitCode::FAILURE
+    })
+}

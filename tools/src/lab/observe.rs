@@ -1,0 +1,66 @@
+//! What the server's kernel gets to see.
+
+use anyhow::{Context, Result, anyhow};
+use serde_json::Value;
+
+use super::namespace::Namespace;
+
+/// Counts TCP packets that arrive in a namespace, and those with an option that should not be there.
+#[derive(Debug)]
+pub struct ServerWatch<'a> {
+    namespace: &'a Namespace,
+}
+
+/// Packets that arrived since the watch began.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct OptionCounts {
+    /// All of TCP.
+    pub tcp: u64,
+    /// With an MPTCP option (kind 30).
+    pub mptcp: u64,
+    /// With an experimental option (kind 253), such as Dst Opt.
+    pub experimental: u64,
+}
+
+impl<'a> ServerWatch<'a> {
+    /// Begins to count.
+    pub fn begin(namespace: &'a Namespace) -> Result<Self> {
+        namespace.nft(
+            "table inet watch\n\
+             delete table inet watch\n\
+             table inet watch {\n\
+             counter seen_tcp { }\n\
+             counter seen_mptcp { }\n\
+             counter seen_experimental { }\n\
+             chain arriving {\n\
+             type filter hook prerouting priority raw; policy accept;\n\
+             meta l4proto tcp counter name seen_tcp\n\
+             tcp option 30 exists counter name seen_mptcp\n\
+             tcp option 253 exists counter name seen_experimental\n\
+             }\n\
+             }\n",
+        )?;
+        Ok(Self { namespace })
+    }
+
+    /// The counts so far.
+    pub fn counts(&self) -> Result<OptionCounts> {
+        let text = self.namespace.run("nft", &["-j", "list", "counters", "table", "inet", "watch"])?;
+        let json: Value = serde_json::from_str(&text).with_context(|| format!("nft printed no JSON: {text}"))?;
+        let count = |name: &str| {
+            json["nftables"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|entry| entry.get("counter"))
+                .find(|counter| counter["name"] == name)
+                .and_then(|counter| counter["packets"].as_u64())
+                .ok_or_else(|| anyhow!("nft knows no counter {name}: {text}"))
+        };
+        Ok(OptionCounts {
+            tcp: count("seen_tcp")?,
+            mptcp: count("seen_mptcp")?,
+            experimental: count("seen_experimental")?,
+        })
+    }
+}
