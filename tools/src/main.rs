@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use mimbox_tools::lab::cli;
+use mimbox_tools::replay::{self, InspectArgs};
+use mimbox_tools::sim::{self, SimArgs};
 
 /// Labs, replay and simulation for MiMBox.
 #[derive(Parser)]
@@ -21,6 +23,12 @@ enum Command {
     /// Removes a network that `up` built, or what killed labs left behind.
     #[command(after_help = "Example: mimbox-lab down lab")]
     Down(cli::DownOptions),
+    /// Runs simulated networks, one from each seed, and checks what must hold in every one.
+    #[command(after_help = "Example: mimbox-lab sim --seeds 1000 --profile issue-a")]
+    Sim(SimArgs),
+    /// Prints the packets of a capture, one line each, with their MPTCP options in words.
+    #[command(after_help = "Example: mimbox-lab inspect session.pcapng --only MP_JOIN")]
+    Inspect(InspectArgs),
     /// The sender and receiver that labs use.
     #[command(subcommand, hide = true)]
     Transfer(cli::TransferCommand),
@@ -30,6 +38,8 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Up(options) => cli::up(&options),
         Command::Down(options) => cli::down(&options),
+        Command::Sim(args) => sim::command(&args),
+        Command::Inspect(args) => replay::inspect(&args),
         Command::Transfer(command) => cli::transfer(&command),
     };
     result.unwrap_or_else(|error| {

@@ -17,9 +17,7 @@ use super::run::{Failure, Totals, run_captured};
 /// Failing seeds after which a search stops: more of the same says nothing new.
 const ENOUGH_FAILURES: usize = 10;
 
-/// Runs simulated networks, one from each seed, and checks what must hold in every one.
-///
-/// Example: mimbox-lab sim --seeds 1000 --profile issue-a
+/// Which networks to simulate.
 #[derive(Args, Clone, Debug)]
 pub struct SimArgs {
     /// How many seeds to run.

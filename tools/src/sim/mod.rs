@@ -9,7 +9,6 @@
 //! has all its frames at the end, receive windows never shrink, every packet that the box sends is well-formed, nothing
 //! of MPTCP reaches a server that speaks TCP only, and nothing is left in the box.
 
-mod capture;
 mod command;
 mod content;
 mod draw;

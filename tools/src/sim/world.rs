@@ -3,9 +3,10 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use anyhow::Context as _;
+use mimbox_dataplane::pcap::CaptureWriter;
 use mimbox_stack::{Duration, Instant};
 
-use super::capture::Capture;
 use super::link::{Link, LinkTotals};
 use super::node::Node;
 use super::packet::{Outbox, Packet};
@@ -45,7 +46,7 @@ pub(crate) struct World {
     on_the_way: Vec<Packet>,
     free_slots: Vec<usize>,
     outbox: Outbox,
-    capture: Option<Capture>,
+    capture: Option<CaptureWriter>,
     /// Events handled.
     pub(crate) steps: u64,
 }
@@ -86,9 +87,13 @@ impl World {
 
     /// Writes everything that nodes send to a file; all links are to be laid by now.
     pub(crate) fn capture_to(&mut self, path: &std::path::Path) -> anyhow::Result<()> {
-        let name =
-            |wire: &Wire| format!("node {} port {} to node {} port {}", wire.from.0, wire.from.1, wire.to.0, wire.to.1);
-        self.capture = Some(Capture::create(path, self.wires.iter().map(name))?);
+        let mut capture =
+            CaptureWriter::create(path, None).with_context(|| format!("cannot create {}", path.display()))?;
+        for Wire { from, to, .. } in &self.wires {
+            let name = format!("node {} port {} to node {} port {}", from.0, from.1, to.0, to.1);
+            capture.interface(&name, None)?;
+        }
+        self.capture = Some(capture);
         Ok(())
     }
 
@@ -166,7 +171,10 @@ impl World {
             return;
         };
         if let Some(capture) = capture {
-            capture.packet(*now, index, &packet);
+            let written = capture.packet(index as u32, now.as_nanos(), None, &packet, None);
+            if let Err(error) = written {
+                tracing::warn!(%error, "the capture is not complete");
+            }
         }
         let (node, port) = wire.to;
         wire.link.send(*now, packet, &mut outbox.packets, |at, packet| {
