@@ -17,6 +17,10 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Shows the box at work between a real MPTCP client with two paths and a plain TCP server, and checks everything.
+    #[command(after_help = "Example: mimbox-lab demo --size 256m --mode transparent\n\n\
+                            Needs root. Exit status: 0 when every check holds, 1 when one fails.")]
+    Demo(cli::DemoOptions),
     /// Builds a network of namespaces that stays, for trying things by hand.
     #[command(after_help = "Example: mimbox-lab up --mode transparent --rate 300mbit,100mbit")]
     Up(cli::UpOptions),
@@ -36,6 +40,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Demo(options) => cli::demo(&options),
         Command::Up(options) => cli::up(&options),
         Command::Down(options) => cli::down(&options),
         Command::Sim(args) => sim::command(&args),

@@ -219,10 +219,9 @@ fn nothing_is_left_after_a_panic_although_programs_still_run() -> Result<()> {
     let id = lab.id().to_owned();
     assert!(!traces(&id)?.is_empty());
     let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
-        let mut stubborn = lab.server().command("sleep");
-        let child = stubborn.arg("1000").spawn();
-        assert!(child.is_err(), "this is the panic that the test is about");
-        drop(lab);
+        let lab = lab;
+        let child = lab.server().command("sleep").arg("1000").spawn();
+        panic!("this is the panic that the test is about ({child:?})");
     }));
     assert!(panicked.is_err());
     assert_eq!(traces(&id)?, Vec::<String>::new());

@@ -1,6 +1,5 @@
 //! `mimbox run` in the box's namespace.
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
 use std::net::IpAddr;
@@ -9,8 +8,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
+use mimbox_converter::admin::ask_stats;
+use mimbox_converter::metrics::Snapshot;
 use rustix::process::Signal;
-use serde::Deserialize;
 
 use super::namespace::run;
 use super::plan::{BOX_PORTS, Family, Path, Plan};
@@ -43,7 +43,7 @@ pub struct Configuration {
     pub extra: String,
     /// Further arguments of `mimbox run`.
     pub arguments: Vec<String>,
-    /// Environment variables, `RUST_LOG` for one.
+    /// Environment variables, `MIMBOX_LOG` for one.
     pub environment: Vec<(String, String)>,
 }
 
@@ -96,50 +96,6 @@ fn list(addresses: &[IpAddr]) -> String {
     format!("{texts:?}")
 }
 
-/// What `mimbox stats --json` says.
-#[derive(Clone, Debug, Default, Deserialize)]
-pub struct BoxStats {
-    /// Every counter by its name.
-    pub counters: BTreeMap<String, u64>,
-    /// The frame pool.
-    pub pool: PoolStats,
-    /// Conversions.
-    pub conversions: ConversionStats,
-}
-
-/// The frame pool of a box.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-pub struct PoolStats {
-    /// Frames of the region.
-    pub frames: u64,
-    /// Frames that nobody holds.
-    pub free: u64,
-    /// Frames in fill, transmission and completion rings.
-    pub in_rings: u64,
-    /// All others.
-    pub in_use: u64,
-}
-
-/// Conversions of a box.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-pub struct ConversionStats {
-    /// With both halves.
-    pub live: u64,
-    /// Waiting for the server's answer.
-    #[serde(default)]
-    pub half_open: u64,
-    /// Closed, their 4-tuples at rest.
-    #[serde(default)]
-    pub time_wait: u64,
-}
-
-impl BoxStats {
-    /// A counter, 0 when there is none of this name.
-    pub fn counter(&self, name: &str) -> u64 {
-        self.counters.get(name).copied().unwrap_or(0)
-    }
-}
-
 /// A running box, stopped when this is dropped.
 #[derive(Debug)]
 pub struct BoxProcess {
@@ -186,24 +142,17 @@ impl BoxProcess {
     }
 
     /// What the box says of itself.
-    pub fn stats(&self) -> Result<BoxStats> {
-        let text = self.stats_json()?;
-        serde_json::from_str(&text)
-            .with_context(|| format!("mimbox stats --json printed what is no statistics: {text}"))
+    pub fn stats(&self) -> Result<Snapshot> {
+        Ok(ask_stats(&self.socket)?)
     }
 
-    /// The same as it is printed.
-    pub fn stats_json(&self) -> Result<String> {
-        run(Command::new(&self.binary).args(["stats", "--json", "--socket"]).arg(&self.socket))
-    }
-
-    /// Runs another subcommand of `mimbox` that talks to the running box, and returns what it printed.
+    /// Runs a subcommand of `mimbox` that asks the running box (`stats --json`), and returns what it printed.
     pub fn ask(&self, arguments: &[&str]) -> Result<String> {
         run(Command::new(&self.binary).args(arguments).arg("--socket").arg(&self.socket))
     }
 
     /// Waits until no conversion and no half-open record is left; returns the statistics then.
-    pub fn wait_until_idle(&self, limit: Duration) -> Result<BoxStats> {
+    pub fn wait_until_idle(&self, limit: Duration) -> Result<Snapshot> {
         let deadline = Instant::now() + limit;
         loop {
             let stats = self.stats()?;
@@ -220,6 +169,11 @@ impl BoxProcess {
     /// What it logged.
     pub fn log(&self) -> String {
         self.process.output()
+    }
+
+    /// CPU time that it used so far.
+    pub fn cpu_time(&self) -> Result<Duration> {
+        self.process.cpu_time()
     }
 
     /// The process itself.

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 
+pub use super::demo::{DemoOptions, demo};
 use super::leftovers::remove_leftovers;
 use super::plan::{Family, Path, Plan};
 use super::topology::{BoxRole, Lab, LabOptions, Mode, PREFIX, Rate, ServerMptcp};

@@ -20,6 +20,7 @@ mod capture;
 pub mod cli;
 mod client;
 
+mod demo;
 mod dst_opt;
 mod interrupt;
 mod leftovers;
@@ -27,11 +28,12 @@ mod namespace;
 mod observe;
 mod plan;
 mod process;
+mod progress;
 mod runner;
 mod topology;
 pub mod transfer;
 
-pub use box_process::{BoxProcess, BoxStats, Configuration, ConversionStats, PoolStats, mimbox_binary};
+pub use box_process::{BoxProcess, Configuration, mimbox_binary};
 pub use capture::Capture;
 pub use dst_opt::{DstOpt, DstOptSettings};
 pub use interrupt::{catch_interrupts, interrupted};

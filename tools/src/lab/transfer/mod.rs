@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use connect::{ConnectOptions, Sizes, connect};
 pub use serve::{ServeOptions, serve};
-pub use stream::{Stream, digest};
+pub use stream::{Stream, digest, is_stream};
 
 /// Which way the data goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum, Serialize, Deserialize)]

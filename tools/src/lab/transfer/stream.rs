@@ -111,6 +111,15 @@ pub fn digest(seed: u64, bytes: u64) -> String {
     hex(&hash.finalize().into())
 }
 
+/// Whether these bytes are the beginning of a seed's stream.
+pub fn is_stream(seed: u64, bytes: &[u8]) -> bool {
+    let mut checker = Checker::new(seed);
+    for chunk in bytes.chunks(64 * 1024) {
+        checker.take(chunk);
+    }
+    checker.first_difference().is_none()
+}
+
 pub(super) fn hex(digest: &[u8; 32]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
