@@ -26,5 +26,6 @@ pub use frame::{FrameId, FramePool, PoolAudit, PoolConfig, PortId, RxFrame, TxFr
 pub use ring::{Ring, RingPool};
 pub use segment::{RxQueue, RxSegment, TxFlags, TxSegment};
 pub use seq::SeqNum;
+pub use tcp::{ConnId, ConnTable};
 pub use time::{Duration, Instant};
 pub use wire::{FlowKey, Outgoing, PayloadOut, SegmentIn, TcpFlags};

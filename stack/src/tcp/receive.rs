@@ -1,0 +1,299 @@
+//! Reception: hand-off in order, a bounded out-of-order queue, SACK blocks (RFC 2018, RFC 2883).
+
+use arrayvec::ArrayVec;
+
+use super::config::SACK_MEMORY;
+use super::conn::{Conn, ConnFlags};
+use super::{Outcome, State};
+use crate::counters::Counter;
+use crate::env::Env;
+use crate::frame::FrameId;
+use crate::options::{SackBlock, SackBlocks};
+use crate::ring::Ring;
+use crate::segment::{RxQueue, RxSegment};
+use crate::seq::SeqNum;
+use crate::wire::{SegmentIn, TcpFlags};
+
+/// Segments beyond a gap, in sequence order and without overlap.
+#[derive(Debug, Default)]
+pub(super) struct OutOfOrder {
+    ring: Ring<RxSegment>,
+    /// Blocks to report, most recent first.
+    blocks: ArrayVec<SackBlock, SACK_MEMORY>,
+    /// A duplicate to report once, before all blocks.
+    duplicate: Option<SackBlock>,
+    /// Where the peer's FIN stands, once it was seen.
+    fin_at: Option<SeqNum>,
+}
+
+impl OutOfOrder {
+    /// Frames in the queue.
+    pub(super) fn len(&self) -> usize {
+        self.ring.len()
+    }
+
+    /// True when nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.ring.is_empty()
+    }
+
+    /// Releases everything.
+    pub(super) fn clear(&mut self, env: &mut Env<'_>) {
+        while let Some(segment) = self.ring.pop_front(env.rx_rings) {
+            env.pool.release(segment.frame);
+        }
+        self.blocks.clear();
+    }
+
+    /// The blocks of the next ACK: a duplicate first (RFC 2883 §4), then the most recent ones.
+    pub(super) fn take_blocks(&mut self) -> SackBlocks {
+        let mut report = SackBlocks::new();
+        report.extend(self.duplicate.take());
+        report.extend(self.blocks.iter().copied().take(report.remaining_capacity()));
+        report
+    }
+
+    fn remember(&mut self, start: SeqNum, end: SeqNum) {
+        let mut merged = SackBlock { start, end };
+        self.blocks.retain(|block| {
+            let apart = block.end.before(merged.start) || merged.end.before(block.start);
+            if !apart {
+                merged = SackBlock { start: merged.start.min(block.start), end: merged.end.max(block.end) };
+            }
+            apart
+        });
+        if self.blocks.is_full() {
+            self.blocks.pop();
+        }
+        self.blocks.insert(0, merged);
+    }
+
+    /// Puts a segment in its place, without what is there already. What is there wins: it may have been reported.
+    fn insert(&mut self, mut segment: RxSegment, env: &mut Env<'_>) -> bool {
+        let index = self.ring.partition_point(|held| held.seq.at_or_before(segment.seq));
+        let (start, end) = (segment.seq, segment.end());
+        if let Some(before) = index.checked_sub(1).and_then(|before| self.ring.get(before)) {
+            let covered = before.end().saturating_distance_from(segment.seq);
+            if !trim_head(&mut segment, covered, env) {
+                self.duplicate = Some(SackBlock { start, end });
+                env.pool.release(segment.frame);
+                return false;
+            }
+        }
+        // Segments that the new one covers whole give way; one that it only touches cuts its tail.
+        while let Some(next) = self.ring.get(index) {
+            if next.end().after(segment.end()) {
+                let keep = next.seq.saturating_distance_from(segment.seq);
+                trim_tail(&mut segment, keep, env);
+                break;
+            }
+            if let Some(covered) = self.ring.remove(index, env.rx_rings) {
+                env.pool.release(covered.frame);
+            }
+        }
+        if segment.len == 0 {
+            env.pool.release(segment.frame);
+            return false;
+        }
+        self.remember(segment.seq, segment.end());
+        self.ring.insert(index, segment, env.rx_rings);
+        true
+    }
+
+    /// RFC 2018 §8: the highest segment is given up to make room.
+    fn evict_highest(&mut self, env: &mut Env<'_>) {
+        if let Some(segment) = self.ring.pop_back(env.rx_rings) {
+            env.counters.inc(Counter::TcpReneged);
+            let start = segment.seq;
+            env.pool.release(segment.frame);
+            self.blocks.retain(|block| block.end.at_or_before(start));
+        }
+    }
+}
+
+/// Takes `cut` bytes off the segment's head; false when nothing is left of it.
+fn trim_head(segment: &mut RxSegment, cut: u32, env: &mut Env<'_>) -> bool {
+    if cut == 0 {
+        return true;
+    }
+    if cut >= u32::from(segment.len) {
+        return false;
+    }
+    segment.seq += cut;
+    segment.offset += cut as u16;
+    segment.len -= cut as u16;
+    resum(segment, env);
+    true
+}
+
+/// Cuts the segment after `keep` bytes.
+fn trim_tail(segment: &mut RxSegment, keep: u32, env: &mut Env<'_>) {
+    if keep < u32::from(segment.len) {
+        segment.len = keep as u16;
+        resum(segment, env);
+    }
+}
+
+fn resum(segment: &mut RxSegment, env: &mut Env<'_>) {
+    let start = usize::from(segment.offset);
+    let bytes = env.pool.bytes(&segment.frame).get(start..start + usize::from(segment.len)).unwrap_or_default();
+    segment.sum = crate::checksum::sum(bytes);
+}
+
+impl Conn<'_> {
+    /// Takes the payload and FIN of an acceptable segment.
+    pub(super) fn receive(
+        &mut self,
+        segment: &SegmentIn,
+        frame: Option<FrameId>,
+        out: &mut RxQueue,
+        env: &mut Env<'_>,
+    ) -> Outcome {
+        let mut outcome = Outcome::empty();
+        if !self.hot.state.may_receive() {
+            // The peer has ended its direction: whatever comes is old.
+            if segment.seq_len() > 0 {
+                self.hot.flags |= ConnFlags::ACK_NOW;
+            }
+            if let Some(frame) = frame {
+                env.pool.release(frame);
+            }
+            return outcome;
+        }
+        if segment.flags.contains(TcpFlags::FIN) {
+            self.cold.ooo.fin_at = Some(segment.seq + u32::from(segment.payload_len));
+        }
+        if let Some(frame) = frame {
+            outcome |= self.receive_payload(segment, frame, out, env);
+        }
+        if self.cold.ooo.fin_at == Some(self.hot.rcv_nxt) {
+            outcome |= self.receive_fin();
+        }
+        outcome
+    }
+
+    fn receive_payload(
+        &mut self,
+        segment: &SegmentIn,
+        frame: FrameId,
+        out: &mut RxQueue,
+        env: &mut Env<'_>,
+    ) -> Outcome {
+        let mut rx = RxSegment {
+            dsn: 0,
+            frame,
+            seq: segment.seq,
+            offset: segment.payload_offset,
+            len: segment.payload_len,
+            sum: segment.payload_sum,
+            tag: 0,
+        };
+        let old = self.hot.rcv_nxt.saturating_distance_from(rx.seq);
+        if old > 0 {
+            let seen = SackBlock { start: rx.seq, end: rx.seq + old.min(u32::from(rx.len)) };
+            self.cold.ooo.duplicate = Some(seen);
+            self.hot.flags |= ConnFlags::ACK_NOW;
+            if !trim_head(&mut rx, old, env) {
+                env.counters.inc(Counter::TcpDuplicates);
+                env.pool.release(rx.frame);
+                return Outcome::empty();
+            }
+        }
+        let room = self.receive_edge().saturating_distance_from(rx.seq);
+        trim_tail(&mut rx, room, env);
+        if rx.len == 0 {
+            self.hot.flags |= ConnFlags::ACK_NOW;
+            env.counters.inc(Counter::TcpOutOfWindow);
+            env.pool.release(rx.frame);
+            return Outcome::empty();
+        }
+        if rx.seq != self.hot.rcv_nxt {
+            self.keep_out_of_order(rx, env);
+            return Outcome::empty();
+        }
+        self.deliver(rx, out, env);
+        Outcome::DATA
+    }
+
+    fn keep_out_of_order(&mut self, rx: RxSegment, env: &mut Env<'_>) {
+        env.counters.inc(Counter::TcpOutOfOrder);
+        // RFC 5681 §4.2: a segment beyond a gap is acknowledged at once.
+        self.hot.flags |= ConnFlags::ACK_NOW;
+        let ooo = &mut self.cold.ooo;
+        if ooo.len() >= usize::from(self.cold.config.max_ooo_frames) || env.pool.available() == 0 {
+            if ooo.ring.back().is_some_and(|last| rx.seq.before(last.seq)) {
+                ooo.evict_highest(env);
+            } else {
+                env.counters.inc(Counter::TcpNoBuffer);
+                return env.pool.release(rx.frame);
+            }
+        }
+        if !ooo.insert(rx, env) {
+            env.counters.inc(Counter::TcpDuplicates);
+        }
+    }
+
+    /// Hands `rx`, which is next in order, out, and everything that waited for it.
+    fn deliver(&mut self, rx: RxSegment, out: &mut RxQueue, env: &mut Env<'_>) {
+        let Self { hot, cold } = self;
+        let before = hot.rcv_nxt;
+        hot.rcv_nxt = rx.end();
+        out.push_back(rx);
+        hot.unacked = hot.unacked.saturating_add(1);
+        if !cold.ooo.is_empty() {
+            // RFC 5681 §4.2: a segment that fills a gap is acknowledged at once.
+            hot.flags |= ConnFlags::ACK_NOW;
+            while cold.ooo.ring.front().is_some_and(|next| next.seq.at_or_before(hot.rcv_nxt)) {
+                let Some(mut next) = cold.ooo.ring.pop_front(env.rx_rings) else { break };
+                let covered = hot.rcv_nxt.saturating_distance_from(next.seq);
+                if trim_head(&mut next, covered, env) {
+                    hot.rcv_nxt = next.end();
+                    out.push_back(next);
+                } else {
+                    env.pool.release(next.frame);
+                }
+            }
+            let rcv_nxt = hot.rcv_nxt;
+            cold.ooo.blocks.retain(|block| block.end.after(rcv_nxt));
+        }
+        cold.bytes_received += u64::from(hot.rcv_nxt.distance_from(before));
+        // What was delivered is the owner's now; until it says otherwise the window shrinks by it.
+        if !hot.flags.contains(ConnFlags::SHARED_WINDOW) {
+            hot.rcv_space = hot.rcv_space.saturating_sub(hot.rcv_nxt.distance_from(before));
+        }
+    }
+
+    fn receive_fin(&mut self) -> Outcome {
+        let hot = &mut *self.hot;
+        hot.rcv_nxt += 1;
+        hot.flags |= ConnFlags::FIN_RECEIVED | ConnFlags::ACK_NOW;
+        // RFC 9293 §3.10.7.4, eighth step, with erratum 8805.
+        hot.state = match hot.state {
+            State::Established => State::CloseWait,
+            State::FinWait1 => State::Closing,
+            _ => State::TimeWait,
+        };
+        self.cold.ooo.fin_at = None;
+        Outcome::FIN
+    }
+
+    /// The last sequence number, exclusive, that is accepted.
+    pub(super) fn receive_edge(&self) -> SeqNum {
+        if self.hot.flags.contains(ConnFlags::SHARED_WINDOW) {
+            // RFC 8684 §3.3.1: the window belongs to the data level, which checks it there.
+            let shared = self.hot.rcv_nxt + self.hot.rcv_space.max(self.largest_window());
+            return shared.max(self.hot.rcv_edge);
+        }
+        self.hot.rcv_edge
+    }
+}
+
+impl Conn<'_> {
+    /// A segment of old data only: the next ACK reports it (RFC 2883 §4.1).
+    pub(super) fn report_duplicate(&mut self, segment: &SegmentIn) {
+        let len = u32::from(segment.payload_len);
+        if len > 0 {
+            self.cold.ooo.duplicate = Some(SackBlock { start: segment.seq, end: segment.seq + len });
+        }
+    }
+}
