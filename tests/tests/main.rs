@@ -1,0 +1,11 @@
+//! Real kernels at both ends, the box between them, in network namespaces. Needs root; without it these tests fail
+//! unless `MIMBOX_UNPRIVILEGED=1` says that going without is meant.
+
+mod bench;
+mod closing;
+mod configuration;
+mod lifecycle;
+mod opening;
+mod paths;
+mod transfers;
+mod wire;
