@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use mimbox_stack::Counter;
 use mimbox_tools::lab::transfer::{Direction, Outcome};
 use mimbox_tools::lab::{BoxRole, Configuration, Family, Lab, LabOptions, Mode, Path, Plan, Transfer, TransferServer};
 
@@ -28,7 +29,7 @@ fn a_server_that_refuses_is_a_connection_refused_at_once() -> Result<()> {
             ensure!(took < Duration::from_secs(2), "{mode}: it took {took:?}");
         }
         let stats = bench.settled()?;
-        ensure!(mode == Mode::Transparent || stats.counter("openings_refused") == 2, "{:?}", stats.counters);
+        ensure!(mode == Mode::Transparent || stats.counters.get(Counter::OpeningsRefused) == 2, "{:?}", stats.counters);
     }
     Ok(())
 }
@@ -101,6 +102,6 @@ fn a_destination_that_policy_forbids_is_refused() -> Result<()> {
     };
     let (outcome, _) = attempt(&mut bench, &Transfer::new(Direction::Upload, 1))?;
     ensure!(outcome == Outcome::Refused, "{outcome:?}");
-    ensure!(bench.settled()?.counter("dst_opt_forbidden") >= 1, "no counter says so");
+    ensure!(bench.settled()?.counters.get(Counter::DstOptForbidden) >= 1, "no counter says so");
     Ok(())
 }

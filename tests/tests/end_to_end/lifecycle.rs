@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
+use mimbox_stack::Counter;
 use mimbox_tools::lab::transfer::Direction;
 use mimbox_tools::lab::{BoxProcess, Configuration, Mode, Transfer};
 
@@ -59,7 +60,7 @@ fn curl_works_through_the_box_unmodified() -> Result<()> {
     run(&mut curl)?;
     ensure!(std::fs::read(&fetched)? == content, "curl got other bytes");
     serve.kill()?;
-    ensure!(bench.settled()?.counter("mptcp_capable_accepted") >= 1, "curl did not use MPTCP");
+    ensure!(bench.settled()?.counters.get(Counter::MptcpCapableAccepted) >= 1, "curl did not use MPTCP");
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
+use mimbox_stack::Counter;
 use mimbox_tools::lab::transfer::{Direction, Outcome};
 use mimbox_tools::lab::{Capture, Lab, Mode, Path, Plan, Transfer};
 
@@ -73,7 +74,7 @@ fn checksums_that_a_device_left_unfinished_are_recognised() -> Result<()> {
     let running = transfer.start(&bench.lab, &bench.server)?;
     eventually(std::time::Duration::from_secs(15), || {
         let stats = bench.middle.stats()?;
-        ensure!(stats.counter("drop_tcp_checksum_partial") > 0, "nothing was counted");
+        ensure!(stats.counters.get(Counter::DropTcpChecksumPartial) > 0, "nothing was counted");
         let log = bench.middle.log();
         ensure!(log.contains("ethtool -K") && log.contains("core0"), "the log does not say what mends it:\n{log}");
         let shown = bench.middle.ask(&["stats"])?;

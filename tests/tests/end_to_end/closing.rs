@@ -1,6 +1,7 @@
 //! How connections end: half-close both ways, resets both ways, and nothing left in any kernel.
 
 use anyhow::{Context as _, Result, ensure};
+use mimbox_stack::Counter;
 use mimbox_tools::lab::transfer::{Direction, Ending, Outcome};
 use mimbox_tools::lab::{Mode, Transfer};
 
@@ -11,7 +12,7 @@ fn half_close(mode: Mode, direction: Direction, ending: Ending) -> Result<()> {
         let Some(mut bench) = Bench::new(mode)? else { return Ok(()) };
         bench.transfer(&Transfer { ending, mptcp, ..Transfer::new(direction, 100 * MIB) })?;
         let stats = bench.settled()?;
-        ensure!(stats.counter("conversions_reset") == 0, "a connection was reset");
+        ensure!(stats.counters.get(Counter::ConversionsReset) == 0, "a connection was reset");
         bench.no_sockets_left()?;
     }
     Ok(())

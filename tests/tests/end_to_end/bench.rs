@@ -4,9 +4,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use mimbox_converter::metrics::Snapshot;
 use mimbox_tools::lab::{
-    BoxProcess, BoxStats, Configuration, Lab, LabOptions, Mode, Transfer, TransferReport, TransferServer,
-    require_privileges,
+    BoxProcess, Configuration, Lab, LabOptions, Mode, Transfer, TransferReport, TransferServer, require_privileges,
 };
 
 /// Mebibytes.
@@ -62,7 +62,7 @@ impl Bench {
     }
 
     /// Waits until the box holds nothing any more, and looks that it does not hold frames either.
-    pub(crate) fn settled(&self) -> Result<BoxStats> {
+    pub(crate) fn settled(&self) -> Result<Snapshot> {
         let stats = self.middle.wait_until_idle(SETTLE)?;
         if stats.pool.in_use > 0 {
             bail!("the box holds no conversion but {} frames", stats.pool.in_use);
