@@ -25,6 +25,7 @@ valgrind valgrind
 files="
 /usr/include/bpf/bpf_helpers.h libbpf-dev
 /usr/include/linux/bpf.h linux-libc-dev
+/usr/include/stdio.h libc6-dev
 "
 
 # Debian keeps some of the programs where an ordinary user's PATH does not look.

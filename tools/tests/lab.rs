@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use mimbox_tools::lab::transfer::{Direction, Ending, Outcome, Sizes, digest};
 use mimbox_tools::lab::{
-    BoxRole, Capture, Family, Lab, LabOptions, Mode, Namespace, Path, Plan, Rate, ServerMptcp, ServerWatch, Transfer,
-    TransferServer, remove_leftovers, require_privileges,
+    BoxRole, Capture, DstOpt, DstOptSettings, Family, Lab, LabOptions, Mode, Namespace, Path, Plan, Rate, ServerMptcp,
+    ServerWatch, Transfer, TransferServer, remove_leftovers, require_privileges,
 };
 
 const MIB: u64 = 1 << 20;
@@ -103,6 +103,21 @@ fn an_ipv6_server_is_named_in_a_tcp_syn() -> Result<()> {
 fn an_ipv6_server_fits_into_an_mptcp_syn_without_timestamps() -> Result<()> {
     let Some(syns) = syns_of_a_client(true, Family::V6, "0")? else { return Ok(()) };
     assert!(syns[0].contains("capable v1") && syns[0].contains("0x4d42fd710009"), "{syns:#?}");
+    Ok(())
+}
+
+#[test]
+fn a_box_with_a_port_of_its_own_is_told_the_servers_port() -> Result<()> {
+    let Some(lab) = router(Mode::Transparent, ServerMptcp::Off)? else { return Ok(()) };
+    let settings = DstOptSettings { port: Some(5555), ..DstOptSettings::for_lab() };
+    let dst_opt = DstOpt::attach(&format!("mbl-{}-port", lab.id()), &settings)?;
+    let _server = TransferServer::start_in(&lab, lab.middle(), 5555, &[])?;
+    let capture = Capture::start(lab.client(), "c0", SYN, &lab.file("syn.pcap"))?;
+    let mut curl = lab.client().command("curl");
+    curl.args(["-sS", "-o", "/dev/null", &format!("http://{}:8080/1000", Plan::server(Family::V4))]);
+    ensure!(dst_opt.wrap(&curl).status()?.success(), "curl failed");
+    let syns = packets(&capture.stop()?)?;
+    assert!(syns[0].contains("10.71.1.1.5555") && syns[0].contains("unknown-253 0x4d420a4709021f90"), "{syns:#?}");
     Ok(())
 }
 

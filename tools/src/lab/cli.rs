@@ -20,8 +20,8 @@ pub struct UpOptions {
     /// How connections reach the box.
     #[arg(long, value_enum, default_value = "explicit")]
     pub mode: Mode,
-    /// Rate of each path and direction, like 300mbit, 1gbit or unlimited; once for both paths, or one for each.
-    #[arg(long, value_delimiter = ',', num_args = 1..=2, default_value = "300mbit")]
+    /// Rate of each path and direction, like 300mbit, 1gbit or unlimited; one for both paths, or two with a comma.
+    #[arg(long, value_delimiter = ',', default_value = "300mbit")]
     pub rate: Vec<Rate>,
     /// MTU of every device.
     #[arg(long, default_value_t = 1500)]

@@ -42,8 +42,8 @@ pub struct DemoOptions {
     /// Bytes of each transfer, like 1g, 256m or a plain number.
     #[arg(long, default_value = "1g", value_parser = parse_size)]
     pub size: u64,
-    /// Rate of each path and direction, like 300mbit or 1gbit; once for both paths, or one for each.
-    #[arg(long, value_delimiter = ',', num_args = 1..=2, default_value = "300mbit")]
+    /// Rate of each path and direction, like 300mbit or 1gbit; one for both paths, or two with a comma.
+    #[arg(long, value_delimiter = ',', default_value = "300mbit")]
     pub rate: Vec<Rate>,
     /// Where the summary and the box's logs go.
     #[arg(long, value_name = "DIRECTORY", default_value = "target/demo")]

@@ -1,7 +1,7 @@
 //! The client's side of explicit mode: connections of one control group go to the box, and their SYNs name the server.
 
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path as FilePath, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -40,6 +40,32 @@ pub struct DstOptSettings {
 }
 
 impl DstOptSettings {
+    /// What the lab's client uses: everything but its own networks goes to the box's address on the first path.
+    pub fn for_lab() -> Self {
+        let mut settings = Self {
+            ipv4: None,
+            ipv6: None,
+            port: None,
+            exid: 0x4d42,
+            direct_ipv4: vec![(Ipv4Addr::new(127, 0, 0, 0), 8), (Ipv4Addr::UNSPECIFIED, 32)],
+            direct_ipv6: vec![(Ipv6Addr::LOCALHOST, 128), (Ipv6Addr::UNSPECIFIED, 128)],
+        };
+        for family in [Family::V4, Family::V6] {
+            let direct = Path::BOTH.map(|path| Plan::box_wan(path, family)).into_iter();
+            for (network, prefix) in direct.map(|address| (address, Plan::prefix(address))) {
+                match network {
+                    IpAddr::V4(network) => settings.direct_ipv4.push((network, prefix)),
+                    IpAddr::V6(network) => settings.direct_ipv6.push((network, prefix)),
+                }
+            }
+            match Plan::box_wan(Path::First, family) {
+                IpAddr::V4(address) => settings.ipv4 = Some(address),
+                IpAddr::V6(address) => settings.ipv6 = Some(address),
+            }
+        }
+        settings
+    }
+
     /// The bytes of `struct settings`.
     fn encode(&self) -> [u8; SETTINGS_LEN] {
         let mut bytes = [0; SETTINGS_LEN];
@@ -57,32 +83,6 @@ impl DstOptSettings {
         bytes[24..28].copy_from_slice(&families.to_ne_bytes());
         bytes
     }
-}
-
-/// What the lab's client uses: everything but its own networks goes to the box's address on the first path.
-pub(crate) fn lab_settings() -> DstOptSettings {
-    let mut settings = DstOptSettings {
-        ipv4: None,
-        ipv6: None,
-        port: None,
-        exid: 0x4d42,
-        direct_ipv4: vec![(Ipv4Addr::new(127, 0, 0, 0), 8), (Ipv4Addr::UNSPECIFIED, 32)],
-        direct_ipv6: vec![(Ipv6Addr::LOCALHOST, 128), (Ipv6Addr::UNSPECIFIED, 128)],
-    };
-    for family in [Family::V4, Family::V6] {
-        let direct = Path::BOTH.map(|path| Plan::box_wan(path, family)).into_iter();
-        for (network, prefix) in direct.map(|address| (address, Plan::prefix(address))) {
-            match network {
-                std::net::IpAddr::V4(network) => settings.direct_ipv4.push((network, prefix)),
-                std::net::IpAddr::V6(network) => settings.direct_ipv6.push((network, prefix)),
-            }
-        }
-        match Plan::box_wan(Path::First, family) {
-            std::net::IpAddr::V4(address) => settings.ipv4 = Some(address),
-            std::net::IpAddr::V6(address) => settings.ipv6 = Some(address),
-        }
-    }
-    settings
 }
 
 /// A control group whose processes connect through the box.

@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, bail};
 
-use super::dst_opt::DstOpt;
+use super::client;
+use super::dst_opt::{DstOpt, DstOptSettings};
 use super::leftovers::RunDirectory;
 use super::namespace::Namespace;
 use super::plan::{Family, Path, Plan};
-use super::{client, dst_opt};
 
 /// All namespaces and control groups of labs begin with this.
 pub(crate) const PREFIX: &str = "mbl-";
@@ -187,7 +187,7 @@ impl Lab {
             lab.set_rate(path, lab.options.rates[path.index()])?;
         }
         if lab.options.mode == Mode::Explicit {
-            lab.dst_opt = Some(DstOpt::attach(&format!("{PREFIX}{}", lab.id), &dst_opt::lab_settings())?);
+            lab.dst_opt = Some(DstOpt::attach(&format!("{PREFIX}{}", lab.id), &DstOptSettings::for_lab())?);
         }
         Ok(lab)
     }
