@@ -22,6 +22,17 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
+    /// Run the box until it is told to stop (SIGINT, SIGTERM).
+    #[command(after_help = "Example:\n  mimbox run -c /etc/mimbox.toml\n\n\
+                            A second signal, or the end of the drain time, resets what is left.")]
+    Run {
+        /// The configuration file.
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+        /// Write everything that is received to a capture which `mimbox-lab replay` plays back.
+        #[arg(long, value_name = "FILE")]
+        record: Option<PathBuf>,
+    },
     /// Check a configuration, its interfaces, and this process's privileges.
     #[command(after_help = "Example:\n  mimbox check -c /etc/mimbox.toml --probe\n\n\
                             Without --probe nothing is touched, so that it can be used beside a running box.")]

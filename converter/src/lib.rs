@@ -4,4 +4,21 @@
 pub mod admin;
 pub mod config;
 pub mod metrics;
+pub mod redirect;
 pub mod run;
+pub mod shard;
+
+mod closing;
+mod conversion;
+mod half;
+mod icmp;
+mod isn;
+mod mss;
+mod observe;
+mod opening;
+mod path;
+mod routing;
+mod settings;
+mod splice;
+
+pub use shard::Shard;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use mimbox_converter::Shard;
 use mimbox_converter::admin::{AdminError, ask_connections, ask_stats};
 use mimbox_converter::config::{Config, DEFAULT_SOCKET};
 use mimbox_converter::metrics::{connections_text, stats_text};
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
 /// What the command has to say, or its exit status and why it failed.
 fn execute(command: Command) -> Result<String, (u8, String)> {
     match command {
+        Command::Run { config, record } => run_box(&config, record.as_deref()).map_err(|why| failed(&why)),
         Command::Check { config, probe, print } => check(&config, probe, print).map_err(|why| failed(&why)),
         Command::Stats { whom, json, all, verbose } => {
             let snapshot = ask_stats(&whom.socket()?).map_err(|why| unanswered(&why))?;
@@ -52,6 +54,12 @@ fn execute(command: Command) -> Result<String, (u8, String)> {
             Ok(connections_text(&list, &names))
         }
     }
+}
+
+fn run_box(path: &std::path::Path, record: Option<&std::path::Path>) -> Result<String, Failure> {
+    let config = Config::load(path)?;
+    run::run(config, record, Shard::new)?;
+    Ok(String::new())
 }
 
 fn check(path: &std::path::Path, probe: bool, print: bool) -> Result<String, Failure> {

@@ -52,6 +52,8 @@ counters! {
     DropNoNeighbour = "drop_no_neighbour": "packets dropped because the next hop did not answer ARP or NDP",
     DropNoConnection = "drop_no_connection": "segments that belong to no connection and were answered with a reset",
     DropMartian = "drop_martian": "packets with an impossible source or destination address",
+    DropTtlExceeded = "drop_ttl_exceeded": "packets not forwarded because their hops ran out",
+    DropTooBig = "drop_too_big": "packets not forwarded because they exceed the MTU of the next link",
 
     ArpReplies = "arp_replies": "ARP requests answered for the box's addresses",
     NdpReplies = "ndp_replies": "neighbour solicitations answered for the box's addresses",
@@ -59,6 +61,9 @@ counters! {
     IcmpReceived = "icmp_received": "ICMP errors received for the box's connections",
     IcmpIgnored = "icmp_ignored": "ICMP errors that name no live connection or a sequence number outside its window",
     IcmpSent = "icmp_sent": "ICMP errors sent or carried across",
+    IcmpLimited = "icmp_limited": "ICMP errors not sent because of their rate limit",
+    NeighboursUnreachable = "neighbours_unreachable": "next hops that did not answer ARP or NDP",
+    AddressConflicts = "address_conflicts": "times that another station claimed an address of the box",
     Forwarded = "forwarded": "packets forwarded unconverted in transparent mode",
     ForwardedFlows = "forwarded_flows": "connections left alone because both ends speak MPTCP",
 
@@ -131,6 +136,7 @@ counters! {
     OpeningsPerSourceLimit = "openings_per_source_limit": "SYNs refused because their source holds too many half-open slots",
     SynForwardedOverload = "syn_forwarded_overload": "transparent SYNs forwarded unconverted because slots ran out",
     ConversionsLimit = "conversions_limit": "SYNs refused because the limit of conversions is reached",
+    OpeningsDraining = "openings_draining": "SYNs refused because the box is about to stop",
     DstOptMissing = "dst_opt_missing": "SYNs to an explicit port without a destination option",
     DstOptMalformed = "dst_opt_malformed": "SYNs whose destination option is malformed",
     DstOptLoop = "dst_opt_loop": "SYNs whose destination is the box itself",

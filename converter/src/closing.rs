@@ -1,0 +1,139 @@
+//! FIN, DATA_FIN, RST and FASTCLOSE carried across, and what remains when both sides are done.
+
+pub(crate) mod time_wait;
+
+use mimbox_stack::tcp::State;
+use mimbox_stack::wire::IpInfo;
+use mimbox_stack::{ConnId, Counter, Instant, Outgoing, RxFrame, SegmentIn};
+
+use crate::closing::time_wait::{Resting, TimeWaitId};
+use crate::conversion::{ConversionId, Side};
+use crate::path::{Origin, Path};
+use crate::shard::{FlowEntry, Shard};
+
+impl Shard {
+    /// The peer on `side` has sent all it had: so have we towards the other side.
+    pub(crate) fn carry_fin(&mut self, id: ConversionId, side: Side) {
+        let Some(conversion) = self.conversions.get_mut(id) else { return };
+        conversion.progress_mut(side).fin_received = true;
+        let across = conversion.progress_mut(side.other());
+        if !across.shut_down {
+            across.shut_down = true;
+            conversion.half_mut(side.other()).shutdown(&mut self.conns);
+        }
+    }
+
+    /// The peer on `side` is gone: the other side is told so by a reset.
+    pub(crate) fn carry_reset(&mut self, id: ConversionId, side: Side, why: Counter) {
+        let Some(conversion) = self.conversions.get_mut(id) else { return };
+        if conversion.aborted {
+            return;
+        }
+        conversion.aborted = true;
+        self.res.counters.inc(why);
+        conversion.half_mut(side.other()).abort(&mut self.conns, &mut self.res.env());
+        self.touch(id);
+    }
+
+    /// Everything that the conversion may send has been sent: if it is over, nothing of it stays but TIME-WAIT records.
+    pub(crate) fn on_transmit_done(&mut self, now: Instant, id: ConversionId) {
+        let Some(conversion) = self.conversions.get(id) else { return };
+        let over = conversion.client_progress.ended && conversion.server_progress.ended;
+        if conversion.aborted || over {
+            if !conversion.aborted {
+                self.res.counters.inc(Counter::ConversionsClosed);
+            }
+            self.remove_conversion(now, id);
+        }
+    }
+
+    /// Forgets the conversion and gives back all it held.
+    pub(crate) fn remove_conversion(&mut self, now: Instant, id: ConversionId) {
+        let Some(mut conversion) = self.conversions.remove(id) else { return };
+        for side in Side::BOTH {
+            let half = conversion.half_mut(side);
+            for conn in half.connections() {
+                self.remove_connection(now, conn);
+            }
+        }
+    }
+
+    /// Forgets one connection; one that the box closed first leaves a TIME-WAIT record.
+    pub(crate) fn remove_connection(&mut self, now: Instant, id: ConnId) {
+        let Some(conn) = self.conns.get(id) else { return };
+        let flow = *conn.flow();
+        let record = (conn.state() == State::TimeWait).then(|| conn.time_wait_record(now));
+        self.unbind(&flow);
+        if let (Some(record), Some(path)) = (record, self.paths.get(id)) {
+            let resting = Resting { record, origin: path.origin() };
+            self.rest(now, resting);
+        }
+        self.paths.remove(id);
+        self.conns.remove(id, &mut self.res.env());
+    }
+
+    fn rest(&mut self, now: Instant, resting: Resting) {
+        if self.time_waits.is_full()
+            && let Some(evicted) = self.time_waits.evict()
+        {
+            self.res.counters.inc(Counter::TimeWaitEvicted);
+            self.unbind(evicted.record.flow());
+        }
+        let flow = *resting.record.flow();
+        let id = self.time_waits.insert(now, resting);
+        self.bind(flow, FlowEntry::TimeWait(id));
+    }
+
+    /// Records whose time is over go.
+    pub(crate) fn expire_time_waits(&mut self, now: Instant) {
+        while let Some(resting) = self.time_waits.pop_due(now) {
+            self.unbind(resting.record.flow());
+        }
+    }
+
+    /// A segment for a connection in TIME-WAIT: a new connection's SYN takes its place, anything else is acknowledged.
+    pub(crate) fn on_time_wait(
+        &mut self,
+        now: Instant,
+        rx: RxFrame,
+        info: &IpInfo,
+        segment: &SegmentIn,
+        id: TimeWaitId,
+    ) {
+        let Some(resting) = self.time_waits.get(id) else {
+            return self.drop_frame(rx, Counter::DropNoConnection);
+        };
+        // RFC 6191 §2: a SYN that is newer by its timestamp or sequence number ends TIME-WAIT.
+        if resting.record.gives_way_to(segment) {
+            self.res.counters.inc(Counter::TcpTimeWaitReused);
+            self.unbind(&segment.flow);
+            self.time_waits.remove(id);
+            return self.on_unknown(now, rx, info, segment);
+        }
+        // RFC 9293 §3.10.7.4: a retransmitted FIN is acknowledged again; resets do not end TIME-WAIT (RFC 1337).
+        let answer = resting.record.answer(now, segment);
+        let origin = resting.origin;
+        self.res.pool.release(rx.frame);
+        if let Some(out) = answer {
+            self.send_once(&segment.flow, origin, out);
+        }
+    }
+
+    /// Sends one segment that belongs to no established connection.
+    pub(crate) fn send_once(&mut self, flow: &mimbox_stack::FlowKey, origin: Origin, out: Outgoing) {
+        let mut path = Path::new(flow, origin);
+        if let Some(frame) = path.emit(&mut self.res.pool, &mut self.res.counters, out) {
+            self.outbox.push_back(frame);
+        }
+    }
+
+    /// Answers a segment with a reset, unless it is one itself (RFC 9293 §3.10.7.1).
+    pub(crate) fn refuse(&mut self, rx: RxFrame, info: &IpInfo, segment: &SegmentIn, why: Counter) {
+        let origin = Origin { port: rx.port, link: info.link.reply() };
+        self.drop_frame(rx, why);
+        if let Some(out) = Outgoing::reset_for(segment) {
+            self.res.counters.inc(Counter::TcpResetsOut);
+            self.send_once(&segment.flow, origin, out);
+        }
+    }
+}

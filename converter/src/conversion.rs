@@ -1,0 +1,188 @@
+//! A conversion: a client half, a server half, and what has passed between them so far.
+
+use mimbox_stack::Instant;
+
+use crate::half::Half;
+
+/// Names a conversion; a stale name finds nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
+pub(crate) struct ConversionId {
+    index: u32,
+    generation: u32,
+}
+
+impl ConversionId {
+    /// A number that no other live conversion has, for display.
+    pub(crate) fn number(self) -> u64 {
+        u64::from(self.generation) << 32 | u64::from(self.index)
+    }
+}
+
+/// How a connection reached the box.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Mode {
+    /// The client's SYN was addressed to the box and named the server.
+    Explicit,
+    /// The client's SYN was addressed to the server and the box is the router on the path.
+    Transparent,
+}
+
+impl Mode {
+    /// The mode's name in statistics.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Explicit => "explicit",
+            Self::Transparent => "transparent",
+        }
+    }
+}
+
+/// One of the two sides of a conversion.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Side {
+    /// Towards the client.
+    Client,
+    /// Towards the server.
+    Server,
+}
+
+impl Side {
+    /// Both sides, the client's first.
+    pub(crate) const BOTH: [Self; 2] = [Self::Client, Self::Server];
+
+    /// The side across.
+    pub(crate) const fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Server,
+            Self::Server => Self::Client,
+        }
+    }
+}
+
+/// What has passed on one side.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Progress {
+    /// The peer's FIN or DATA_FIN arrived in order.
+    pub fin_received: bool,
+    /// Our FIN or DATA_FIN is queued or sent.
+    pub shut_down: bool,
+    /// The half has ended; nothing of it is left.
+    pub ended: bool,
+}
+
+/// A client half and a server half.
+#[derive(Debug)]
+pub(crate) struct Conversion {
+    /// The half towards the client.
+    pub client: Half,
+    /// The half towards the server.
+    pub server: Half,
+    /// What passed on the client's side.
+    pub client_progress: Progress,
+    /// What passed on the server's side.
+    pub server_progress: Progress,
+    /// How the connection reached the box.
+    pub mode: Mode,
+    /// One side was reset: nothing is left to do but to tell the other.
+    pub aborted: bool,
+    /// The client's third ACK has arrived: the server may be answered.
+    pub established: bool,
+    /// It stands in the shard's list of conversions with something to do.
+    pub ready: bool,
+    /// When its entry in the timing wheel fires.
+    pub armed: Instant,
+    /// When its SYN+ACK was sent to the client.
+    pub opened: Instant,
+    /// Payload bytes that one frame of window stands for.
+    pub segment_bytes: u16,
+}
+
+impl Conversion {
+    /// The half of `side`.
+    pub(crate) fn half(&self, side: Side) -> &Half {
+        match side {
+            Side::Client => &self.client,
+            Side::Server => &self.server,
+        }
+    }
+
+    /// The half of `side`, to change.
+    pub(crate) fn half_mut(&mut self, side: Side) -> &mut Half {
+        match side {
+            Side::Client => &mut self.client,
+            Side::Server => &mut self.server,
+        }
+    }
+
+    /// What passed on `side`.
+    pub(crate) fn progress_mut(&mut self, side: Side) -> &mut Progress {
+        match side {
+            Side::Client => &mut self.client_progress,
+            Side::Server => &mut self.server_progress,
+        }
+    }
+}
+
+/// All conversions of a shard.
+#[derive(Debug, Default)]
+pub(crate) struct ConversionTable {
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    generation: u32,
+    conversion: Option<Conversion>,
+}
+
+impl ConversionTable {
+    /// Conversions in the table.
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// Keeps `conversion`.
+    pub(crate) fn insert(&mut self, conversion: Conversion) -> ConversionId {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot { generation: 0, conversion: None });
+            (self.slots.len() - 1) as u32
+        });
+        let slot = &mut self.slots[index as usize];
+        slot.conversion = Some(conversion);
+        ConversionId { index, generation: slot.generation }
+    }
+
+    /// The conversion, if it still lives.
+    pub(crate) fn get(&self, id: ConversionId) -> Option<&Conversion> {
+        let slot = self.slots.get(id.index as usize)?;
+        if slot.generation == id.generation { slot.conversion.as_ref() } else { None }
+    }
+
+    /// The conversion to change, if it still lives.
+    pub(crate) fn get_mut(&mut self, id: ConversionId) -> Option<&mut Conversion> {
+        let slot = self.slots.get_mut(id.index as usize)?;
+        if slot.generation == id.generation { slot.conversion.as_mut() } else { None }
+    }
+
+    /// Takes the conversion out.
+    pub(crate) fn remove(&mut self, id: ConversionId) -> Option<Conversion> {
+        let slot = self.slots.get_mut(id.index as usize)?;
+        if slot.generation != id.generation {
+            return None;
+        }
+        let conversion = slot.conversion.take()?;
+        slot.generation = slot.generation.wrapping_add(1);
+        self.free.push(id.index);
+        Some(conversion)
+    }
+
+    /// Names of all live conversions.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = ConversionId> + '_ {
+        self.slots
+            .iter()
+            .enumerate()
+            .filter(|(_, slot)| slot.conversion.is_some())
+            .map(|(index, slot)| ConversionId { index: index as u32, generation: slot.generation })
+    }
+}

@@ -1,0 +1,163 @@
+//! What a TCP half and an MPTCP half have in common: the four verbs, and the few orders that a conversion gives.
+
+use bitflags::bitflags;
+use mimbox_stack::tcp::{ConnTable, Outcome};
+use mimbox_stack::{ConnId, Env, FrameId, Instant, Outgoing, RxQueue, SegmentIn, TxSegment};
+
+bitflags! {
+    /// What a verb of a half brought about.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+    pub(crate) struct HalfEvents: u8 {
+        /// In-order data stands in the scratch queue.
+        const DATA = 1;
+        /// The peer has sent all its data: its FIN or DATA_FIN arrived in order.
+        const FIN = 1 << 1;
+        /// The peer has reset the connection.
+        const RESET = 1 << 2;
+        /// The handshake is complete.
+        const ESTABLISHED = 1 << 3;
+        /// Both directions have ended; nothing more will be sent.
+        const CLOSED = 1 << 4;
+        /// The peer has not answered for too long.
+        const TIMED_OUT = 1 << 5;
+        /// The segment was believed: its sender is the peer.
+        const ACCEPTED = 1 << 6;
+    }
+}
+
+impl From<Outcome> for HalfEvents {
+    fn from(outcome: Outcome) -> Self {
+        let mut events = Self::empty();
+        events.set(Self::DATA, outcome.contains(Outcome::DATA));
+        events.set(Self::FIN, outcome.contains(Outcome::FIN));
+        events.set(Self::RESET, outcome.contains(Outcome::RESET));
+        events.set(Self::ESTABLISHED, outcome.contains(Outcome::ESTABLISHED));
+        events.set(Self::CLOSED, outcome.contains(Outcome::CLOSED));
+        events.set(Self::TIMED_OUT, outcome.contains(Outcome::TIMED_OUT));
+        events.set(Self::ACCEPTED, outcome.contains(Outcome::ACCEPTED));
+        events
+    }
+}
+
+/// One of the two connections of a conversion.
+#[derive(Debug)]
+pub(crate) enum Half {
+    /// One TCP connection.
+    Tcp(ConnId),
+}
+
+impl Half {
+    /// The TCP connections of the half.
+    pub(crate) fn connections(&self) -> impl Iterator<Item = ConnId> + use<> {
+        let Self::Tcp(id) = self;
+        std::iter::once(*id)
+    }
+
+    /// Takes a segment of connection `id`; in-order payload goes to `out`.
+    #[allow(clippy::too_many_arguments, reason = "the verb's own arguments beside the two borrowed tables")]
+    pub(crate) fn on_segment(
+        &mut self,
+        now: Instant,
+        id: ConnId,
+        segment: &SegmentIn,
+        frame: Option<FrameId>,
+        conns: &mut ConnTable,
+        out: &mut RxQueue,
+        env: &mut Env<'_>,
+    ) -> HalfEvents {
+        match conns.get(id) {
+            Some(mut conn) => conn.on_segment(now, segment, frame, out, env).into(),
+            None => {
+                if let Some(frame) = frame {
+                    env.pool.release(frame);
+                }
+                HalfEvents::empty()
+            }
+        }
+    }
+
+    /// Runs what is due.
+    pub(crate) fn on_timer(&mut self, now: Instant, conns: &mut ConnTable, env: &mut Env<'_>) -> HalfEvents {
+        let Self::Tcp(id) = self;
+        match conns.get(*id) {
+            Some(mut conn) if conn.next_deadline().is_some_and(|due| due <= now) => conn.on_timer(now, env).into(),
+            _ => HalfEvents::empty(),
+        }
+    }
+
+    /// The next segment to send, and the connection that sends it.
+    pub(crate) fn poll_transmit(
+        &mut self,
+        now: Instant,
+        conns: &mut ConnTable,
+        env: &mut Env<'_>,
+    ) -> Option<(ConnId, Outgoing)> {
+        let Self::Tcp(id) = self;
+        conns.get(*id)?.poll_transmit(now, env).map(|out| (*id, out))
+    }
+
+    /// When the half wants to be called again.
+    pub(crate) fn next_deadline(&self, conns: &mut ConnTable) -> Option<Instant> {
+        let Self::Tcp(id) = self;
+        conns.get(*id)?.next_deadline()
+    }
+
+    /// Queues payload to be sent.
+    pub(crate) fn push(&mut self, segment: TxSegment, conns: &mut ConnTable, env: &mut Env<'_>) {
+        let Self::Tcp(id) = self;
+        match conns.get(*id) {
+            Some(mut conn) => conn.push(segment, env),
+            None => env.pool.release(segment.frame),
+        }
+    }
+
+    /// Ends our direction once everything queued is sent.
+    pub(crate) fn shutdown(&mut self, conns: &mut ConnTable) {
+        let Self::Tcp(id) = self;
+        if let Some(mut conn) = conns.get(*id) {
+            conn.shutdown();
+        }
+    }
+
+    /// Resets the connection.
+    pub(crate) fn abort(&mut self, conns: &mut ConnTable, env: &mut Env<'_>) {
+        let Self::Tcp(id) = self;
+        if let Some(mut conn) = conns.get(*id) {
+            conn.abort(env);
+        }
+    }
+
+    /// Lets a half that was held back answer its peer.
+    pub(crate) fn unhold(&mut self, conns: &mut ConnTable) {
+        let Self::Tcp(id) = self;
+        if let Some(mut conn) = conns.get(*id) {
+            conn.unhold();
+        }
+    }
+
+    /// Says how many bytes beyond those already delivered the conversion takes now.
+    pub(crate) fn set_receive_space(&mut self, bytes: u32, conns: &mut ConnTable) {
+        let Self::Tcp(id) = self;
+        if let Some(mut conn) = conns.get(*id)
+            && conn.state().is_synchronized()
+        {
+            conn.set_receive_space(bytes);
+        }
+    }
+
+    /// Frames that wait to be sent or acknowledged.
+    pub(crate) fn queued_frames(&self, conns: &mut ConnTable) -> u32 {
+        let Self::Tcp(id) = self;
+        conns.get(*id).map_or(0, |conn| conn.queued_frames())
+    }
+
+    /// What it speaks.
+    pub(crate) fn protocol(&self) -> &'static str {
+        "tcp"
+    }
+
+    /// The token of its MPTCP connection.
+    pub(crate) fn token(&self) -> Option<u32> {
+        None
+    }
+}

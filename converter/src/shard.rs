@@ -1,0 +1,381 @@
+//! The engine of one worker: frames in, frames out, deadlines. Sans-IO; the same inputs give the same bytes.
+//!
+//! A client's data segment goes this way: [`Shard::on_frames`] parses it and finds its connection in the flow table;
+//! the conversion's half takes it ([`Half::on_segment`](crate::half::Half::on_segment)) and hands in-order payload out;
+//! [`splice::forward`] pushes that on the other half's send ring; and once the batch is through,
+//! [`Shard::poll_transmit`] polls every conversion that was touched for what its halves want sent.
+
+use std::collections::VecDeque;
+
+use mimbox_dataplane::Engine;
+use mimbox_dataplane::neighbor::Neighbors;
+use mimbox_stack::flow::{FlowTable, HashKey};
+use mimbox_stack::tcp::ConnTable;
+use mimbox_stack::timer::TimerWheel;
+use mimbox_stack::wire::{self, IpInfo, Parsed, Verify};
+use mimbox_stack::{
+    ConnId, Counter, Counters, Env, FlowKey, FramePool, Instant, RingPool, Rng, RxFrame, RxQueue, RxSegment, SegmentIn,
+    TxFrame, TxSegment,
+};
+
+use crate::closing::time_wait::{TimeWaitId, TimeWaitTable};
+use crate::config::Config;
+use crate::conversion::{ConversionId, ConversionTable, Side};
+use crate::half::HalfEvents;
+use crate::icmp::IcmpBudget;
+use crate::isn::IsnGenerator;
+use crate::opening::table::{OpeningId, OpeningTable};
+use crate::path::{Origin, PathTable};
+use crate::settings::Settings;
+use crate::splice;
+
+/// What a 4-tuple belongs to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum FlowEntry {
+    /// A connection of a conversion.
+    Connection {
+        /// The connection.
+        id: ConnId,
+        /// Its conversion.
+        conversion: ConversionId,
+        /// Its side of the conversion.
+        side: Side,
+    },
+    /// A half-open record, and the side of it that the packet comes from.
+    Opening(OpeningId, Side),
+    /// A connection that the box closed first.
+    TimeWait(TimeWaitId),
+}
+
+/// What an entry of the timing wheel names.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Timer {
+    /// A conversion: one of its connections may be due.
+    Conversion(ConversionId),
+    /// A half-open record.
+    Opening(OpeningId),
+}
+
+/// Frames, rings, counters and randomness: what the verbs below are lent.
+#[derive(Debug)]
+pub(crate) struct Resources {
+    pub pool: FramePool,
+    rx_rings: RingPool<RxSegment>,
+    tx_rings: RingPool<TxSegment>,
+    pub counters: Counters,
+    pub rng: Rng,
+}
+
+impl Resources {
+    /// The loan.
+    pub(crate) fn env(&mut self) -> Env<'_> {
+        let Self { pool, rx_rings, tx_rings, counters, rng } = self;
+        Env { pool, rx_rings, tx_rings, counters, rng }
+    }
+}
+
+/// Everything one worker owns.
+#[derive(Debug)]
+pub struct Shard {
+    pub(crate) settings: Settings,
+    pub(crate) res: Resources,
+    pub(crate) conns: ConnTable,
+    pub(crate) paths: PathTable,
+    pub(crate) flows: FlowTable<FlowEntry>,
+    pub(crate) conversions: ConversionTable,
+    pub(crate) openings: OpeningTable,
+    pub(crate) time_waits: TimeWaitTable,
+    pub(crate) timers: TimerWheel<Timer>,
+    pub(crate) neighbours: Neighbors,
+    pub(crate) isn: IsnGenerator,
+    /// Conversions that may have something to send, each at most once.
+    pub(crate) ready: VecDeque<ConversionId>,
+    /// True when the conversion at the front of `ready` has had its windows updated.
+    prepared: bool,
+    /// No new conversion is opened: the box is about to stop.
+    pub(crate) draining: bool,
+    /// Segments with an unfinished checksum, by port.
+    pub(crate) checksum_partial: Vec<u64>,
+    /// ICMP errors that may still be sent in this second.
+    pub(crate) icmp_budget: IcmpBudget,
+    /// Packets that belong to no established conversion: handshakes, resets, forwarded packets, ARP.
+    pub(crate) outbox: VecDeque<TxFrame>,
+    /// In-order payload on its way from one half to the other.
+    pub(crate) scratch: RxQueue,
+}
+
+impl Shard {
+    /// A shard over `pool`, configured by `config`; `seed` decides its keys, nonces and sequence numbers.
+    pub fn new(config: &Config, pool: FramePool, seed: u64, neighbours: Neighbors) -> Self {
+        let mut rng = Rng::from_u64(seed);
+        let settings = Settings::new(config);
+        Self {
+            conns: ConnTable::with_capacity(settings.max_connections()),
+            paths: PathTable::default(),
+            flows: FlowTable::with_capacity(HashKey::new(rng.next_u64(), rng.next_u64()), 2 * settings.max_conversions),
+            conversions: ConversionTable::default(),
+            openings: OpeningTable::new(settings.half_open, settings.half_open_per_source),
+            time_waits: TimeWaitTable::new(settings.time_wait_records),
+            timers: TimerWheel::new(),
+            neighbours,
+            isn: IsnGenerator::new(&mut rng),
+            ready: VecDeque::new(),
+            prepared: false,
+            draining: false,
+            checksum_partial: vec![0; config.ports.len()],
+            icmp_budget: IcmpBudget::default(),
+            outbox: VecDeque::new(),
+            scratch: RxQueue::new(),
+            res: Resources {
+                pool,
+                rx_rings: RingPool::default(),
+                tx_rings: RingPool::default(),
+                counters: Counters::default(),
+                rng,
+            },
+            settings,
+        }
+    }
+
+    fn on_frame(&mut self, now: Instant, rx: RxFrame) {
+        self.res.counters.inc(Counter::RxFrames);
+        self.res.counters.add(Counter::RxBytes, u64::from(rx.len));
+        let start = usize::from(rx.offset);
+        let parsed = match self.res.pool.bytes(&rx.frame).get(start..start + usize::from(rx.len)) {
+            Some(bytes) => wire::parse(bytes, rx.offset, Verify::All),
+            None => Err(wire::Drop::Truncated),
+        };
+        match parsed {
+            Ok(Parsed::Tcp(info, segment)) => self.on_tcp(now, rx, &info, &segment),
+            Ok(Parsed::Arp(info)) => self.on_arp(now, rx, &info),
+            Ok(Parsed::Ndp(info)) => self.on_ndp(now, rx, &info),
+            Ok(Parsed::Icmp(info)) => self.on_icmp(now, rx, &info),
+            Ok(Parsed::OtherIp(info)) => self.on_other_ip(now, rx, &info),
+            Err(reason) => {
+                if reason == wire::Drop::TcpChecksumPartial
+                    && let Some(count) = self.checksum_partial.get_mut(usize::from(rx.port.0))
+                {
+                    *count += 1;
+                }
+                self.drop_frame(rx, reason.counter());
+            }
+        }
+    }
+
+    /// What a 4-tuple belongs to.
+    pub(crate) fn find(&self, flow: &FlowKey) -> Option<FlowEntry> {
+        self.flows.get(self.flows.hash(flow), flow)
+    }
+
+    /// Says what a 4-tuple belongs to from now on.
+    pub(crate) fn bind(&mut self, flow: FlowKey, entry: FlowEntry) {
+        self.flows.insert(self.flows.hash(&flow), flow, entry);
+    }
+
+    /// Forgets a 4-tuple.
+    pub(crate) fn unbind(&mut self, flow: &FlowKey) {
+        self.flows.remove(self.flows.hash(flow), flow);
+    }
+
+    /// Gives the frame back and counts why.
+    pub(crate) fn drop_frame(&mut self, rx: RxFrame, why: Counter) {
+        self.res.counters.inc(why);
+        self.res.pool.release(rx.frame);
+    }
+
+    fn on_tcp(&mut self, now: Instant, rx: RxFrame, info: &IpInfo, segment: &SegmentIn) {
+        match self.find(&segment.flow) {
+            Some(FlowEntry::Connection { id, conversion, side }) => {
+                self.on_connection(now, rx, info, segment, (id, conversion, side));
+            }
+            Some(FlowEntry::Opening(id, Side::Client)) => self.on_client_again(now, rx, info, segment, id),
+            Some(FlowEntry::Opening(id, Side::Server)) => self.on_server_answer(now, rx, info, segment, id),
+            Some(FlowEntry::TimeWait(id)) => self.on_time_wait(now, rx, info, segment, id),
+            None => self.on_unknown(now, rx, info, segment),
+        }
+    }
+
+    fn on_connection(
+        &mut self,
+        now: Instant,
+        rx: RxFrame,
+        info: &IpInfo,
+        segment: &SegmentIn,
+        (id, conversion, side): (ConnId, ConversionId, Side),
+    ) {
+        let Some(state) = self.conversions.get_mut(conversion) else {
+            return self.drop_frame(rx, Counter::DropNoConnection);
+        };
+        self.res.counters.inc(Counter::TcpSegmentsIn);
+        self.res.counters.add(Counter::TcpBytesIn, u64::from(segment.payload_len));
+        let origin = Origin { port: rx.port, link: info.link.reply() };
+        let frame = if segment.payload_len > 0 {
+            Some(rx.frame)
+        } else {
+            self.res.pool.release(rx.frame);
+            None
+        };
+        let mut env = self.res.env();
+        let half = state.half_mut(side);
+        let events = half.on_segment(now, id, segment, frame, &mut self.conns, &mut self.scratch, &mut env);
+        if events.contains(HalfEvents::ACCEPTED)
+            && let Some(path) = self.paths.get_mut(id)
+        {
+            path.follow(origin);
+        }
+        self.advance(now, conversion, side, events);
+        self.touch(conversion);
+    }
+
+    /// Puts the conversion on the list of those that may have something to send.
+    pub(crate) fn touch(&mut self, id: ConversionId) {
+        if let Some(conversion) = self.conversions.get_mut(id)
+            && !conversion.ready
+        {
+            conversion.ready = true;
+            self.ready.push_back(id);
+        }
+    }
+
+    /// Carries what happened on one side across to the other.
+    pub(crate) fn advance(&mut self, now: Instant, id: ConversionId, side: Side, events: HalfEvents) {
+        if let Some(conversion) = self.conversions.get_mut(id)
+            && !self.scratch.is_empty()
+        {
+            let mut env = self.res.env();
+            splice::forward(&mut self.scratch, conversion.half_mut(side.other()), &mut self.conns, &mut env);
+        }
+        if events.contains(HalfEvents::ESTABLISHED) && side == Side::Client {
+            self.on_client_established(now, id);
+        }
+        if events.contains(HalfEvents::FIN) {
+            self.carry_fin(id, side);
+        }
+        if events.contains(HalfEvents::RESET) {
+            self.carry_reset(id, side, Counter::ConversionsReset);
+        }
+        if events.contains(HalfEvents::TIMED_OUT) {
+            let vanished = side == Side::Client && self.conversions.get(id).is_some_and(|c| !c.established);
+            let why = if vanished { Counter::ClientsVanished } else { Counter::ConversionsReset };
+            self.carry_reset(id, side, why);
+        }
+        if events.contains(HalfEvents::CLOSED)
+            && let Some(conversion) = self.conversions.get_mut(id)
+        {
+            conversion.progress_mut(side).ended = true;
+        }
+    }
+
+    fn on_conversion_timer(&mut self, now: Instant, id: ConversionId) {
+        let Some(conversion) = self.conversions.get_mut(id) else { return };
+        conversion.armed = Instant::MAX;
+        for side in Side::BOTH {
+            let Some(conversion) = self.conversions.get_mut(id) else { return };
+            let events = conversion.half_mut(side).on_timer(now, &mut self.conns, &mut self.res.env());
+            self.advance(now, id, side, events);
+        }
+        self.touch(id);
+    }
+
+    /// The next segment of the conversion at the front of `ready`.
+    fn poll_conversion(&mut self, now: Instant, id: ConversionId) -> Option<TxFrame> {
+        let conversion = self.conversions.get_mut(id)?;
+        if !self.prepared {
+            self.prepared = true;
+            splice::update_windows(conversion, &self.settings.windows, &mut self.conns, &self.res.pool);
+        }
+        for side in [Side::Server, Side::Client] {
+            let half = conversion.half_mut(side);
+            while let Some((id, out)) = half.poll_transmit(now, &mut self.conns, &mut self.res.env()) {
+                let Resources { pool, counters, .. } = &mut self.res;
+                match self.paths.get_mut(id) {
+                    Some(path) => {
+                        if let Some(frame) = path.emit(pool, counters, out) {
+                            return Some(frame);
+                        }
+                    }
+                    None => {
+                        if let Some(payload) = out.payload {
+                            pool.release(payload.frame);
+                        }
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// After a conversion has sent all it may: it ends, or its next deadline goes on the wheel.
+    fn settle(&mut self, now: Instant, id: ConversionId) {
+        self.on_transmit_done(now, id);
+        let Some(conversion) = self.conversions.get_mut(id) else { return };
+        conversion.ready = false;
+        let deadline = Side::BOTH.iter().filter_map(|&side| conversion.half(side).next_deadline(&mut self.conns)).min();
+        if let Some(deadline) = deadline
+            && deadline < conversion.armed
+        {
+            conversion.armed = deadline;
+            self.timers.schedule(deadline, Timer::Conversion(id));
+        }
+    }
+}
+
+impl Engine for Shard {
+    fn on_frames(&mut self, now: Instant, batch: &mut Vec<RxFrame>) {
+        for rx in batch.iter() {
+            self.res.pool.prefetch(&rx.frame, usize::from(rx.offset));
+            self.res.pool.prefetch(&rx.frame, usize::from(rx.offset) + 64);
+        }
+        for rx in batch.drain(..) {
+            self.on_frame(now, rx);
+        }
+    }
+
+    fn on_timer(&mut self, now: Instant) {
+        while let Some(timer) = self.timers.pop_due(now) {
+            match timer {
+                Timer::Conversion(id) => self.on_conversion_timer(now, id),
+                Timer::Opening(id) => self.on_opening_timer(now, id),
+            }
+        }
+        self.expire_time_waits(now);
+        self.neighbours.on_timer(now);
+        self.on_neighbour_events(now);
+    }
+
+    fn poll_transmit(&mut self, now: Instant) -> Option<TxFrame> {
+        let frame = loop {
+            if let Some(frame) = self.outbox.pop_front() {
+                break frame;
+            }
+            if let Some(frame) = self.neighbours.poll_transmit(&mut self.res.pool, &mut self.res.counters) {
+                break frame;
+            }
+            let id = *self.ready.front()?;
+            if let Some(frame) = self.poll_conversion(now, id) {
+                break frame;
+            }
+            self.ready.pop_front();
+            self.prepared = false;
+            self.settle(now, id);
+        };
+        self.res.counters.inc(Counter::TxFrames);
+        self.res.counters.add(Counter::TxBytes, u64::from(frame.len));
+        Some(frame)
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let wheel = self.timers.next_deadline();
+        let neighbours = self.neighbours.next_deadline();
+        let resting = self.time_waits.next_deadline();
+        [wheel, neighbours, resting].into_iter().flatten().min()
+    }
+
+    fn pool(&mut self) -> &mut FramePool {
+        &mut self.res.pool
+    }
+
+    fn counters(&mut self) -> &mut Counters {
+        &mut self.res.counters
+    }
+}
