@@ -413,6 +413,8 @@ facts! {
     fin_received(self) -> bool = self.hot.flags.contains(ConnFlags::FIN_RECEIVED);
     /// True when nothing is left of it.
     is_closed(self) -> bool = self.hot.state == State::Closed;
+    /// Shift of the windows that we send.
+    receive_scale(self) -> u8 = self.hot.rcv_scale;
     /// True when timestamps were agreed on.
     timestamps(self) -> bool = self.hot.flags.contains(ConnFlags::TIMESTAMPS);
     /// Segments sent again.
