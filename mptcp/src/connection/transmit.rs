@@ -1,0 +1,415 @@
+//! What is sent: data put on subflows, and the options that go with every segment.
+
+use mimbox_stack::options::MAX_OPTION_BYTES;
+use mimbox_stack::tcp::{ConnId, ConnTable};
+use mimbox_stack::{Env, Instant, Outgoing, SeqNum, TcpFlags, TxFlags, TxSegment};
+
+use super::{Connection, DataFin, Mode, Role, ask_ack, entry_end, holders, set_holders};
+use crate::dsn::{Dsn, Width, WireDsn};
+use crate::event::Event;
+use crate::limits::{MAX_DATA_RTO, SCHEDULE_BURST};
+use crate::mapping::dss_checksum;
+use crate::option::{
+    Capable, CapableFlags, CapableForm, Dss, DssMapping, Join, JoinSyn, JoinSynAck, MptcpOption, VERSION_1,
+};
+use crate::pieces;
+use crate::scheduler::{Candidate, Candidates, SchedulerKind};
+use crate::subflow::{Origin, Phase, ResetWith};
+
+/// A window update is worth an ACK of its own when the window has grown by as much.
+const WINDOW_STEP: u64 = 2 * 1448;
+/// Option bytes of timestamps with their padding.
+const TIMESTAMP_BYTES: usize = 12;
+
+impl Connection {
+    /// The next segment to send, and the subflow that sends it. Call it until it gives `None`.
+    pub fn poll_transmit(
+        &mut self,
+        now: Instant,
+        conns: &mut ConnTable,
+        env: &mut Env<'_>,
+    ) -> Option<(ConnId, Outgoing)> {
+        if self.dirty && !self.over {
+            self.dirty = false;
+            self.prepare(now, conns, env);
+        }
+        while let Some(subflow) = self.subflows.get(self.poll_at) {
+            let id = subflow.id;
+            if let Some(mut conn) = conns.get(id) {
+                conn.set_shared_window(self.window(conn.receive_scale()));
+                if let Some(mut out) = conn.poll_transmit(now, env) {
+                    self.decorate(self.poll_at, &mut out);
+                    if !self.subflows[self.poll_at].signals.is_empty() || self.subflows[self.poll_at].fin_due {
+                        conn.request_ack();
+                    }
+                    return Some((id, out));
+                }
+            }
+            self.poll_at += 1;
+        }
+        self.poll_at = 0;
+        self.reap(env);
+        None
+    }
+
+    /// Before anything is polled: announcements, data onto subflows, DATA_FIN, window updates, deadlines.
+    fn prepare(&mut self, now: Instant, conns: &mut ConnTable, env: &mut Env<'_>) {
+        if self.paths.deadline <= now {
+            self.announce_again(now, conns, env);
+        }
+        self.schedule(conns, env);
+        match self.mode {
+            Mode::Multipath => {
+                if self.snd.fin == DataFin::Queued && self.snd.next == self.snd.retained.len() {
+                    self.say_data_fin(conns);
+                }
+                if self.is_done() {
+                    self.close_subflows(now, conns, env);
+                }
+                let outstanding = self.snd.una.before(self.snd.sent) || self.snd.fin == DataFin::Sent;
+                if outstanding && self.deadlines.data == Instant::MAX && self.deadlines.lonely == Instant::MAX {
+                    self.deadlines.data = now + self.data_rto(self.data_tries, conns);
+                } else if !outstanding {
+                    self.deadlines.data = Instant::MAX;
+                }
+            }
+            Mode::Plain(_) => self.finish_plain(conns),
+            Mode::Negotiating => {}
+        }
+        self.arm_probe(now, conns);
+        self.update_window(conns);
+    }
+
+    /// Subflows that have nothing more to send are given back to the owner.
+    fn reap(&mut self, env: &mut Env<'_>) {
+        let mut index = 0;
+        while let Some(subflow) = self.subflows.get_mut(index) {
+            if subflow.ended || self.over {
+                subflow.mapper.clear(env);
+                let id = subflow.id;
+                self.subflows.remove(index);
+                self.event(Event::SubflowEnded(id));
+            } else {
+                index += 1;
+            }
+        }
+        if self.over && self.subflows.is_empty() {
+            self.finish();
+        }
+    }
+
+    /// Puts data on the subflows that have room: first what must be sent again, then new data.
+    fn schedule(&mut self, conns: &mut ConnTable, env: &mut Env<'_>) {
+        if !self.established || (self.snd.next == self.snd.retained.len() && !self.reinjection.is_running()) {
+            return;
+        }
+        let mut candidates = self.candidates(conns);
+        if candidates.is_empty() {
+            return;
+        }
+        self.reinject(&mut candidates, conns, env);
+        for _ in 0..SCHEDULE_BURST {
+            let Some(entry) = self.snd.retained.get(self.snd.next) else { return };
+            let (len, end) = (u32::from(entry.len), entry_end(entry));
+            if end.after(self.snd.edge) {
+                return;
+            }
+            let window = self.snd.edge.distance_from(self.snd.una);
+            let Some(pick) = self.scheduler.pick(&candidates, len, window) else { return };
+            let at = self.snd.next;
+            self.put_on(at, &mut candidates[pick], conns, env);
+            if self.scheduler.kind == SchedulerKind::Redundant {
+                self.contiguous &= candidates.len() == 1;
+                for other in 0..candidates.len() {
+                    if other != pick && (candidates[other].space >= len || candidates[other].idle) {
+                        self.put_on(at, &mut candidates[other], conns, env);
+                    }
+                }
+            }
+            self.snd.next += 1;
+            self.snd.sent = end;
+        }
+        // More fits: the rest goes in the next step.
+        self.dirty = true;
+    }
+
+    /// The subflows that may carry data now: of those the peer does not want as backup, if any works, else of those.
+    fn candidates(&self, conns: &mut ConnTable) -> Candidates {
+        let rank = |subflow: &crate::subflow::Subflow| (subflow.stale, subflow.backup);
+        let open = || self.subflows.iter().enumerate().filter(|(_, subflow)| subflow.takes_data());
+        let Some(best) = open().map(|(_, subflow)| rank(subflow)).min() else { return Candidates::new() };
+        let mut list = Candidates::new();
+        for (index, subflow) in open().filter(|(_, subflow)| rank(subflow) == best) {
+            let Some(conn) = conns.get(subflow.id) else { continue };
+            let queued = conn.in_flight_bytes().saturating_add(conn.unsent_bytes());
+            let candidate = Candidate {
+                index,
+                holder: subflow.holder,
+                srtt: conn.srtt(),
+                space: conn.cwnd_space(),
+                cwnd: conn.cwnd(),
+                queued,
+                idle: queued == 0,
+            };
+            if list.try_push(candidate).is_err() {
+                break;
+            }
+        }
+        list
+    }
+
+    /// Puts entry `at` of the retained ring on a subflow.
+    pub(crate) fn put_on(&mut self, at: usize, candidate: &mut Candidate, conns: &mut ConnTable, env: &mut Env<'_>) {
+        let Some(entry) = self.snd.retained.get_mut(at) else { return };
+        let subflow = &mut self.subflows[candidate.index];
+        let Some(mut conn) = conns.get(subflow.id) else { return };
+        let bits = holders(entry) | subflow.holder;
+        set_holders(entry, bits);
+        let copy = TxSegment {
+            dsn: entry.dsn,
+            frame: env.pool.share(&entry.frame),
+            seq: SeqNum(0),
+            sent_us: 0,
+            offset: entry.offset,
+            len: entry.len,
+            sum: entry.sum,
+            flags: (entry.flags & TxFlags::PUSH) | TxFlags::MAPPED,
+            retransmits: 0,
+        };
+        subflow.bytes_sent += u64::from(copy.len);
+        candidate.book(u32::from(copy.len));
+        conn.push(copy, env);
+    }
+
+    /// When the peer's window lets nothing more out and nothing is in flight that would bring news of it, a probe is due.
+    fn arm_probe(&mut self, now: Instant, conns: &mut ConnTable) {
+        let blocked = self.snd.retained.get(self.snd.next).is_some_and(|entry| entry_end(entry).after(self.snd.edge));
+        if !blocked || self.snd.una != self.snd.sent || !self.established {
+            self.deadlines.probe = Instant::MAX;
+        } else if self.deadlines.probe == Instant::MAX {
+            let wait = self.data_rto(self.probe_tries, conns);
+            self.deadlines.probe = now + wait.min(MAX_DATA_RTO);
+        }
+    }
+
+    /// The peer's window has been too small for a while: sends as much as fits, one byte at least.
+    pub(super) fn on_probe_timer(&mut self, _now: Instant, conns: &mut ConnTable, env: &mut Env<'_>) {
+        self.deadlines.probe = Instant::MAX;
+        self.probe_tries = self.probe_tries.saturating_add(1);
+        let window = self.snd.edge.saturating_distance_from(self.snd.sent).clamp(1, u64::from(u16::MAX)) as u16;
+        let at = self.snd.next;
+        let Some(entry) = self.snd.retained.get_mut(at) else { return };
+        if window < entry.len {
+            // RFC 9293 §3.8.6.1 at data level: a probe of new data. The segment is cut, not sent twice: after a fallback
+            // there are no data sequence numbers that would tell.
+            let head = pieces::split_tx_front(entry, window, env.pool);
+            self.snd.retained.insert(at, head, env.tx_rings);
+        }
+        let mut candidates = self.candidates(conns);
+        if let Some(best) = crate::scheduler::lowest_rtt(&candidates, 1, 0) {
+            self.put_on(at, &mut candidates[best], conns, env);
+            let end = self.snd.retained.get(at).map_or(self.snd.sent, entry_end);
+            self.snd.next += 1;
+            self.snd.sent = end;
+        }
+    }
+
+    /// The window to advertise: from the next byte expected to the edge, in whole units of the window's scale, so that the
+    /// edge on the wire never moves left.
+    fn window(&mut self, scale: u8) -> u32 {
+        let unit = 1_u64 << scale;
+        let window = self.rcv.edge.distance_from(self.rcv.nxt).next_multiple_of(unit).min(u64::from(u32::MAX));
+        self.rcv.edge = self.rcv.edge.max(self.rcv.nxt + window);
+        window as u32
+    }
+
+    /// Tells the peer of a window that has opened, when nothing else would tell it in time.
+    fn update_window(&mut self, conns: &mut ConnTable) {
+        if !self.established || self.rcv.fin_done {
+            return;
+        }
+        let told = self.rcv.told.saturating_distance_from(self.rcv.nxt);
+        let open = self.rcv.edge.distance_from(self.rcv.nxt);
+        // RFC 9293 §3.8.6.2.2: not for less than two segments, nor while the peer has half of it left.
+        if open < told + WINDOW_STEP || told > open / 2 {
+            return;
+        }
+        let last = self.last_rx.and_then(|id| self.index_of(id)).filter(|&index| {
+            let subflow = &self.subflows[index];
+            subflow.takes_signals() && !subflow.stale
+        });
+        if let Some(index) = last.or_else(|| self.best_signaller(conns, None)) {
+            ask_ack(conns.get(self.subflows[index].id));
+        }
+    }
+
+    /// Puts the MPTCP options of subflow `index` on a segment.
+    fn decorate(&mut self, index: usize, out: &mut Outgoing) {
+        let is_syn = out.flags.contains(TcpFlags::SYN);
+        if !is_syn && !out.flags.contains(TcpFlags::RST) {
+            self.rcv.told = self.rcv.told.max(self.rcv.edge);
+        }
+        if let Mode::Plain(_) = self.mode {
+            return self.decorate_plain(index, out);
+        }
+        if is_syn {
+            let answers = out.flags.contains(TcpFlags::ACK);
+            let option = self.syn_option(index, answers);
+            option.emit(&mut out.upper);
+        } else if out.flags.contains(TcpFlags::RST) {
+            self.decorate_reset(index, out);
+        } else if self.mode == Mode::Multipath {
+            self.decorate_segment(index, out);
+        }
+    }
+
+    fn own_flags(&self) -> CapableFlags {
+        let mut flags = CapableFlags::HMAC_SHA256;
+        flags.set(CapableFlags::CHECKSUM, self.checksum);
+        flags.set(CapableFlags::NO_JOIN_HERE, self.config.deny_join_initial_address);
+        flags
+    }
+
+    fn syn_option(&self, index: usize, answers: bool) -> MptcpOption {
+        let subflow = &self.subflows[index];
+        let (backup, addr_id) = (subflow.backup_wish, subflow.local_addr_id);
+        match subflow.origin {
+            Origin::Initial => {
+                let form = if answers { CapableForm::OneKey { sender: self.local_key } } else { CapableForm::Bare };
+                MptcpOption::Capable(Capable { version: VERSION_1, flags: self.own_flags(), form })
+            }
+            Origin::JoinedByUs { local_nonce, .. } => {
+                let token = self.remote.token;
+                MptcpOption::Join(Join::Syn(JoinSyn { backup, addr_id, token, nonce: local_nonce }))
+            }
+            Origin::JoinedByPeer { local_nonce, remote_nonce } => {
+                let hmac = self.keys().join(local_nonce, remote_nonce).for_syn_ack();
+                MptcpOption::Join(Join::SynAck(JoinSynAck { backup, addr_id, hmac, nonce: local_nonce }))
+            }
+        }
+    }
+
+    fn decorate_reset(&self, index: usize, out: &mut Outgoing) {
+        let subflow = &self.subflows[index];
+        match subflow.reset_with {
+            ResetWith::FastClose => {
+                MptcpOption::FastClose { key: self.remote_key }.emit(&mut out.upper);
+            }
+            ResetWith::Fail(dsn) => {
+                MptcpOption::Fail { dsn }.emit(&mut out.upper);
+            }
+            ResetWith::Nothing => {}
+        }
+        if let Some(reset) = subflow.reset {
+            MptcpOption::Reset(reset).emit(&mut out.upper);
+        }
+    }
+
+    fn data_ack(&self) -> WireDsn {
+        WireDsn::new(self.rcv.nxt, self.rcv.width)
+    }
+
+    /// Options of a segment that is neither SYN nor RST.
+    fn decorate_segment(&mut self, index: usize, out: &mut Outgoing) {
+        let subflow = &self.subflows[index];
+        match (subflow.phase, subflow.origin) {
+            (Phase::AwaitingFourthAck, Origin::JoinedByUs { local_nonce, remote_nonce }) => {
+                // RFC 8684 §3.2: the third ACK authenticates us, however often it has to be sent.
+                let hmac = self.keys().join(local_nonce, remote_nonce).for_ack();
+                MptcpOption::Join(Join::Ack { hmac }).emit(&mut out.upper);
+            }
+            (Phase::Opening, _) => {}
+            (_, Origin::Initial) if self.needs_capable(index, out) => self.decorate_capable(index, out),
+            _ if out.payload.is_some() => self.decorate_data(index, out),
+            _ => self.decorate_ack(index, out),
+        }
+    }
+
+    /// RFC 8684 §3.1: the client repeats both keys on its first ACK and its first data until the server is known to have
+    /// them.
+    fn needs_capable(&self, index: usize, out: &Outgoing) -> bool {
+        let subflow = &self.subflows[index];
+        let first = self.role == Role::Client && !subflow.confirmed && out.seq == subflow.snd_origin + 1;
+        // A DATA_FIN without any data before it takes turns with the keys.
+        let fin_turn = subflow.third_ack_sent && subflow.fin_due && self.snd.fin_tries.is_multiple_of(2);
+        first && (out.payload.is_some() || !fin_turn)
+    }
+
+    fn decorate_capable(&mut self, index: usize, out: &mut Outgoing) {
+        self.subflows[index].third_ack_sent = true;
+        self.subflows[index].fin_due &= out.payload.is_some();
+        let (sender, receiver) = (self.local_key, self.remote_key);
+        let form = match &out.payload {
+            Some(payload) => {
+                let sum = dss_checksum(Dsn(out.dsn), 1, payload.len, payload.sum);
+                CapableForm::Data { sender, receiver, len: payload.len, checksum: self.checksum.then_some(sum) }
+            }
+            None => CapableForm::BothKeys { sender, receiver },
+        };
+        MptcpOption::Capable(Capable { version: VERSION_1, flags: self.own_flags(), form }).emit(&mut out.upper);
+    }
+
+    fn decorate_data(&mut self, index: usize, out: &mut Outgoing) {
+        let Some(payload) = &out.payload else { return };
+        let ssn = out.seq.distance_from(self.subflows[index].snd_origin);
+        let end = Dsn(out.dsn) + u64::from(payload.len);
+        // RFC 8684 §3.3.3: a DATA_FIN with data adds one to the length.
+        let data_fin = self.snd.fin != DataFin::NotYet && end == self.snd.nxt;
+        let len = payload.len + u16::from(data_fin);
+        let checksum = self.checksum.then(|| dss_checksum(Dsn(out.dsn), ssn, len, payload.sum));
+        if data_fin && self.snd.fin == DataFin::Queued {
+            self.snd.fin = DataFin::Sent;
+        }
+        let mapping = DssMapping { dsn: WireDsn::new(Dsn(out.dsn), Width::Short), ssn, len, checksum };
+        let dss = Dss { data_ack: Some(self.data_ack()), mapping: Some(mapping), data_fin };
+        MptcpOption::Dss(dss).emit(&mut out.upper);
+    }
+
+    /// A pure ACK carries the DATA_ACK, the DATA_FIN when it is due, and one signal if there is room.
+    fn decorate_ack(&mut self, index: usize, out: &mut Outgoing) {
+        let taken = if out.timestamps.is_some() { TIMESTAMP_BYTES } else { 0 };
+        let budget = MAX_OPTION_BYTES - taken;
+        let fin = std::mem::take(&mut self.subflows[index].fin_due) && self.snd.fin == DataFin::Sent;
+        let mapping = fin.then(|| {
+            // RFC 8684 §3.3.3: DATA_FIN alone: its own DSN, SSN 0, length 1.
+            let checksum = self.checksum.then(|| dss_checksum(self.snd.nxt, 0, 1, 0));
+            DssMapping { dsn: WireDsn::new(self.snd.nxt, Width::Short), ssn: 0, len: 1, checksum }
+        });
+        let dss = MptcpOption::Dss(Dss { data_ack: Some(self.data_ack()), mapping, data_fin: fin });
+        let subflow = &mut self.subflows[index];
+        if let Some(signal) = subflow.signals.first() {
+            signal.emit(&mut out.upper);
+            if signal.kind() == crate::option::Kinds::FAIL || !fin {
+                subflow.signals.remove(0);
+            } else {
+                // The DATA_FIN goes first; the signal has the next ACK.
+                out.upper.clear();
+            }
+        }
+        let before = out.upper.len();
+        if !dss.emit(&mut out.upper) || out.upper.len().next_multiple_of(4) > budget {
+            // RFC 8684 §3.4.1: an ADD_ADDR with a port or an IPv6 address leaves no room for a DSS.
+            out.upper.truncate(before);
+        }
+    }
+
+    /// After a fallback: no options, but for an MP_FAIL and the one infinite mapping.
+    fn decorate_plain(&mut self, index: usize, out: &mut Outgoing) {
+        let Mode::Plain(mut state) = self.mode else { return };
+        if out.flags.intersects(TcpFlags::SYN | TcpFlags::RST) {
+            return;
+        }
+        if out.payload.is_some() && !out.retransmit && state.say_infinite {
+            state.say_infinite = false;
+            self.mode = Mode::Plain(state);
+            let (dsn, seq) = self.infinite_start(out.seq, Dsn(out.dsn));
+            let ssn = seq.distance_from(self.subflows[index].snd_origin);
+            let checksum = self.checksum.then_some(0);
+            let mapping = DssMapping { dsn: WireDsn::new(dsn, Width::Long), ssn, len: 0, checksum };
+            MptcpOption::Dss(Dss { data_ack: None, mapping: Some(mapping), data_fin: false }).emit(&mut out.upper);
+        } else if out.payload.is_none() && !self.subflows[index].signals.is_empty() {
+            let signal = self.subflows[index].signals.remove(0);
+            signal.emit(&mut out.upper);
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Every way down to plain TCP, and when it must be a reset instead (RFC 8684 §3.7).
+//!
+//! After a fallback the data sequence space goes on as a mirror of the one subflow's: data sent and received keeps its
+//! numbers, which only stop being said. So the sending and receiving sides work as before, with the subflow's ACKs in
+//! the place of DATA_ACKs.
+
+use mimbox_stack::tcp::ConnTable;
+use mimbox_stack::{Counter, Env, Instant, RxQueue, SeqNum};
+
+use crate::connection::{Connection, DataFin, Mode, ask_ack};
+use crate::dsn::Dsn;
+use crate::event::{Event, HalfOutcome};
+use crate::option::{MptcpOption, ResetReason};
+use crate::subflow::{Phase, ResetWith};
+
+/// Why a connection falls back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Reason {
+    /// An MPTCP option of the handshake is missing or wrong.
+    Handshake,
+    /// Data or its acknowledgment came without an option.
+    NoOption,
+    /// A checksum did not match, here or at the peer.
+    Checksum,
+    /// The peer declared the infinite mapping.
+    InfiniteMapping,
+}
+
+/// What plain operation needs to know beside the subflow itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Fallback {
+    /// The infinite mapping is still to be said on the next data.
+    pub(crate) say_infinite: bool,
+}
+
+impl Connection {
+    /// Goes on as plain TCP on subflow `index`, the only one.
+    pub(crate) fn fall_back(&mut self, index: usize, reason: Reason, conns: &mut ConnTable, env: &mut Env<'_>) {
+        if matches!(self.mode, Mode::Plain(_)) {
+            return;
+        }
+        env.counters.inc(match reason {
+            Reason::Handshake => Counter::MptcpFallbackHandshake,
+            Reason::NoOption | Reason::InfiniteMapping => Counter::MptcpFallbackNoOption,
+            Reason::Checksum => Counter::MptcpFallbackChecksum,
+        });
+        // RFC 8684 §3.7: whoever finds that options do not pass says so by one infinite mapping, in case they pass in
+        // the other direction. After a handshake without MP_CAPABLE no option is sent at all.
+        let say_infinite = self.mode == Mode::Multipath && reason != Reason::Handshake;
+        self.mode = Mode::Plain(Fallback { say_infinite });
+        self.established = true;
+        self.deadlines.data = Instant::MAX;
+        self.paths.clear();
+        self.dirty = true;
+        let subflow = &mut self.subflows[index];
+        subflow.phase = Phase::Open;
+        subflow.signals.clear();
+        if let Some(conn) = conns.get(subflow.id) {
+            // What the peer has acknowledged so far on the subflow counts from here on instead of DATA_ACKs.
+            subflow.last_una = conn.snd_una();
+            let acked = u64::from(conn.snd_una().distance_from(subflow.snd_origin + 1)).min(u64::from(u32::MAX / 2));
+            let una = (self.first_local() + acked).min(self.snd.sent);
+            if una.after(self.snd.una) && self.contiguous {
+                self.advance_una(una, env);
+            }
+        }
+        self.event(Event::Fallback);
+    }
+
+    /// The data sequence number of the first byte that we send.
+    pub(crate) fn first_local(&self) -> Dsn {
+        self.local.idsn + 1
+    }
+
+    /// After a fallback: what the subflow's ACKs say, in place of DATA_ACKs.
+    ///
+    /// RFC 8684 §3.7: after the infinite mapping only subflow ACKs clear the send buffer.
+    pub(crate) fn on_plain_ack(&mut self, conns: &mut ConnTable, env: &mut Env<'_>) {
+        let Some(subflow) = self.subflows.first_mut() else { return };
+        let Some(conn) = conns.get(subflow.id) else { return };
+        let (una, window) = (conn.snd_una(), conn.peer_window());
+        let acked = una.saturating_distance_from(subflow.last_una);
+        subflow.last_una = subflow.last_una.max(una);
+        // The FIN takes a sequence number but no byte.
+        let data_una = (self.snd.una + u64::from(acked)).min(self.snd.sent);
+        if data_una.after(self.snd.una) {
+            self.probe_tries = 0;
+            self.deadlines.probe = Instant::MAX;
+            self.advance_una(data_una, env);
+        }
+        let edge = data_una + u64::from(window);
+        if edge.after(self.snd.edge) {
+            self.snd.edge = edge;
+            self.dirty = true;
+        }
+    }
+
+    /// After a fallback: payload in order on the subflow is the stream.
+    pub(crate) fn take_plain(&mut self, index: usize, fresh: &mut RxQueue, out: &mut RxQueue, env: &mut Env<'_>) {
+        let mut waiting = std::mem::take(fresh);
+        // What waited for a mapping or its checksum comes first.
+        let mut held = RxQueue::new();
+        self.subflows[index].mapper.drain_unmapped(&mut held, env);
+        for mut segment in held.drain(..).chain(waiting.drain(..)) {
+            segment.dsn = self.rcv.nxt.0;
+            self.hand_out(segment, out);
+        }
+        *fresh = waiting;
+    }
+
+    /// The peer maps all that follows `ssn` to `dsn` and on: it falls back.
+    pub(crate) fn on_infinite_mapping(
+        &mut self,
+        index: usize,
+        dsn: Dsn,
+        ssn: u32,
+        conns: &mut ConnTable,
+        env: &mut Env<'_>,
+    ) {
+        if !self.may_fall_back() {
+            return self.abort_subflow(
+                Instant::ZERO,
+                index,
+                Some(ResetReason::MptcpSpecific),
+                ResetWith::Nothing,
+                conns,
+                env,
+            );
+        }
+        let _ = (dsn, ssn);
+        self.fall_back(index, Reason::InfiniteMapping, conns, env);
+    }
+
+    /// True when the stream is contiguous on the one subflow, so that plain TCP can go on where MPTCP ends.
+    pub(crate) fn may_fall_back(&self) -> bool {
+        self.contiguous && self.subflows.len() == 1 && self.rcv.reorder.is_empty()
+    }
+
+    /// A mapping that starts at `dsn` does not match its checksum.
+    pub(crate) fn on_checksum_failure(
+        &mut self,
+        now: Instant,
+        index: usize,
+        dsn: Dsn,
+        conns: &mut ConnTable,
+        out: &mut RxQueue,
+        env: &mut Env<'_>,
+    ) {
+        env.counters.inc(Counter::MptcpDssChecksumErrors);
+        env.counters.inc(Counter::MptcpFailOut);
+        if !self.may_fall_back() {
+            // RFC 8684 §3.7: several subflows: this one is closed by a RST with MP_FAIL, its data comes by another.
+            return self.abort_subflow(
+                now,
+                index,
+                Some(ResetReason::MiddleboxInterference),
+                ResetWith::Fail(dsn.0),
+                conns,
+                env,
+            );
+        }
+        // One subflow, contiguous data: MP_FAIL on the ACK, then both sides go on as plain TCP. What a middlebox made of
+        // the payload is what plain TCP would have delivered as well.
+        self.fall_back(index, Reason::Checksum, conns, env);
+        self.subflows[index].signals.push(MptcpOption::Fail { dsn: dsn.0 });
+        ask_ack(conns.get(self.subflows[index].id));
+        let mut nothing = RxQueue::new();
+        self.take_plain(index, &mut nothing, out, env);
+    }
+
+    /// The peer says that what we sent from `dsn` on did not arrive as it was.
+    pub(crate) fn on_fail(&mut self, index: usize, dsn: Dsn, conns: &mut ConnTable, env: &mut Env<'_>) {
+        env.counters.inc(Counter::MptcpFailIn);
+        if !self.may_fall_back() {
+            return;
+        }
+        // RFC 8684 §3.7: the receiver of an MP_FAIL answers with one and reverts to plain TCP entirely.
+        env.counters.inc(Counter::MptcpFailOut);
+        self.fall_back(index, Reason::Checksum, conns, env);
+        let _ = dsn;
+        self.subflows[index].signals.push(MptcpOption::Fail { dsn: self.rcv.nxt.0 });
+        ask_ack(conns.get(self.subflows[index].id));
+    }
+
+    /// After a fallback: the peer's FIN ends its stream.
+    pub(crate) fn on_plain_fin(&mut self) {
+        if !self.rcv.fin_done {
+            self.rcv.fin_done = true;
+            self.outcome |= HalfOutcome::FIN;
+            self.event(Event::DataFin);
+        }
+    }
+
+    /// After a fallback: our FIN follows the last byte.
+    pub(crate) fn finish_plain(&mut self, conns: &mut ConnTable) {
+        if self.snd.fin == DataFin::Queued && self.snd.next == self.snd.retained.len() {
+            self.snd.fin = DataFin::Sent;
+            if let Some(mut conn) = self.subflows.first().and_then(|subflow| conns.get(subflow.id)) {
+                conn.shutdown();
+            }
+        }
+    }
+
+    /// Where on the subflow the byte that the infinite mapping starts at stands: the first one not acknowledged.
+    pub(crate) fn infinite_start(&self, seq: SeqNum, dsn: Dsn) -> (Dsn, SeqNum) {
+        let back = dsn.saturating_distance_from(self.snd.una) as u32;
+        (dsn - u64::from(back), seq - back)
+    }
+}

@@ -1,0 +1,36 @@
+//! Every bound of the MPTCP layer, asserted against the others.
+
+use mimbox_stack::Duration;
+
+/// Most subflows of one connection.
+pub const MAX_SUBFLOWS: usize = 8;
+/// Most mappings that a subflow remembers ahead of its data.
+pub const MAX_MAPPINGS: usize = 8192;
+/// Most frames that a subflow keeps while their mapping is missing.
+pub const MAX_UNMAPPED_FRAMES: usize = 256;
+/// Most addresses that a connection announces.
+pub const MAX_ANNOUNCED: usize = 8;
+/// Most events that wait for the owner.
+pub const MAX_EVENTS: usize = 32;
+/// Entries of the retained ring that one reinjection step looks at.
+pub const REINJECT_SCAN: usize = 256;
+/// Segments that one step puts on subflows.
+pub const SCHEDULE_BURST: usize = 256;
+/// Segments that one data-level timeout sends again.
+pub const DATA_TIMEOUT_SEGMENTS: usize = 8;
+/// How many bits there are to mark the holders of a segment with.
+pub const HOLDER_BITS: u32 = 32;
+/// How many times an announcement is sent again when no echo comes.
+pub const ADD_ADDR_RETRIES: u8 = 3;
+/// How long an announcement waits for its echo at first.
+pub const ADD_ADDR_TIMEOUT: Duration = Duration::from_secs(2);
+/// How many times an MP_JOIN third ACK is sent again before the subflow is given up.
+pub const JOIN_ACK_RETRIES: u8 = 6;
+/// The longest that a data-level timer backs off to.
+pub const MAX_DATA_RTO: Duration = Duration::from_secs(10);
+/// The shortest data-level timeout.
+pub const MIN_DATA_RTO: Duration = Duration::from_millis(200);
+
+const _: () = assert!(HOLDER_BITS as usize > 2 * MAX_SUBFLOWS);
+// A summed mapping covers at most 64 KiB, which arrive in at most as many frames of a minimal segment size.
+const _: () = assert!(MAX_UNMAPPED_FRAMES * 536 > 65_535);

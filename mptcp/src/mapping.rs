@@ -1,0 +1,283 @@
+//! From subflow sequence numbers to data sequence numbers (RFC 8684 §3.3.1): mappings that span segments, that are
+//! repeated, that arrive out of order; and the DSS checksum from cached payload sums.
+
+use std::collections::VecDeque;
+
+use mimbox_stack::{Env, Ring, RxQueue, RxSegment, SeqNum, checksum};
+
+use crate::dsn::Dsn;
+use crate::limits::{MAX_MAPPINGS, MAX_UNMAPPED_FRAMES};
+use crate::pieces;
+
+/// How far ahead of the data a mapping may lie and still be believed.
+const MAX_AHEAD: u32 = 1 << 30;
+
+/// A run of a subflow's sequence space that stands for a run of data sequence space.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Mapping {
+    /// Data sequence number of the first byte.
+    pub(crate) dsn: Dsn,
+    /// Sequence number of the first byte, absolute.
+    pub(crate) start: SeqNum,
+    /// Bytes mapped, a DATA_FIN not counted.
+    pub(crate) len: u32,
+    /// Checksum over them, as it stood in the option.
+    pub(crate) checksum: Option<u16>,
+    /// True when the option's length counted a DATA_FIN as well.
+    pub(crate) fin: bool,
+}
+
+impl Mapping {
+    fn end(&self) -> SeqNum {
+        self.start + self.len
+    }
+
+    fn covers(&self, other: &Self) -> bool {
+        self.start.at_or_before(other.start) && self.end().at_or_after(other.end())
+    }
+
+    fn overlaps(&self, other: &Self) -> bool {
+        self.start.before(other.end()) && other.start.before(self.end())
+    }
+
+    /// True when both give every byte that they share the same data sequence number.
+    fn agrees_with(&self, other: &Self) -> bool {
+        let ahead = self.start.distance_from(other.start) as i32;
+        self.dsn == Dsn(other.dsn.0.wrapping_add_signed(i64::from(ahead)))
+    }
+}
+
+/// What is wrong with what a subflow carries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum MappingError {
+    /// Bytes were mapped twice, to different places.
+    Conflict,
+    /// More data arrived without a mapping than is kept.
+    Unmapped,
+    /// The checksum over the mapping that starts here did not match.
+    Checksum(Dsn),
+}
+
+/// The DSS checksum over data whose sum is `data_sum`; `len` counts a DATA_FIN as the option does.
+pub(crate) fn dss_checksum(dsn: Dsn, ssn: u32, len: u16, data_sum: u16) -> u16 {
+    // RFC 8684 §3.3.1, figure 10: the pseudo header has the 64-bit DSN whatever the option carries.
+    let mut pseudo = [0; 14];
+    pseudo[..8].copy_from_slice(&dsn.0.to_be_bytes());
+    pseudo[8..12].copy_from_slice(&ssn.to_be_bytes());
+    pseudo[12..].copy_from_slice(&len.to_be_bytes());
+    !checksum::add(checksum::sum(&pseudo), data_sum)
+}
+
+/// A subflow's way from in-order payload to payload with data sequence numbers.
+#[derive(Debug, Default)]
+pub(crate) struct Mapper {
+    /// Mappings in order of their sequence numbers, without overlap.
+    mappings: VecDeque<Mapping>,
+    /// Payload in order that lacks its mapping, or the rest of one that must be verified whole.
+    pending: Ring<RxSegment>,
+    /// Sequence number that relative subflow sequence numbers count from.
+    origin: SeqNum,
+    /// The first byte that was not handed out yet.
+    next: SeqNum,
+    /// True when the front mapping's checksum has matched.
+    verified: bool,
+}
+
+impl Mapper {
+    /// A mapper whose subflow's relative sequence numbers count from `origin`, the SYN.
+    pub(crate) fn new(origin: SeqNum) -> Self {
+        Self { origin, next: origin + 1, ..Self::default() }
+    }
+
+    /// The sequence number with relative number `ssn`.
+    pub(crate) fn absolute(&self, ssn: u32) -> SeqNum {
+        self.origin + ssn
+    }
+
+    /// Remembers a mapping.
+    ///
+    /// # Errors
+    /// When the mapping contradicts one that is known.
+    pub(crate) fn insert(&mut self, mut new: Mapping) -> Result<(), MappingError> {
+        let next = self.next;
+        if new.len == 0 || new.end().at_or_before(next) || new.end().distance_from(next) > MAX_AHEAD {
+            return Ok(());
+        }
+        match self.mappings.back() {
+            None => {
+                self.mappings.push_back(new);
+                return Ok(());
+            }
+            Some(last) if *last == new => return Ok(()),
+            Some(last) if last.end().at_or_before(new.start) => {
+                if self.mappings.len() < MAX_MAPPINGS {
+                    self.mappings.push_back(new);
+                }
+                return Ok(());
+            }
+            Some(_) => {}
+        }
+        let mut at = self.mappings.partition_point(|known| known.end().at_or_before(new.start));
+        while let Some(known) = self.mappings.get(at).copied() {
+            if !known.overlaps(&new) {
+                break;
+            }
+            // RFC 8684 §3.3.1: a mapping is fixed once declared.
+            if !known.agrees_with(&new) {
+                return Err(MappingError::Conflict);
+            }
+            if known.covers(&new) {
+                return Ok(());
+            }
+            if new.covers(&known) && !(at == 0 && known.start.before(next)) {
+                self.mappings.remove(at);
+                continue;
+            }
+            if new.checksum.is_some() {
+                // What is left of a summed mapping cannot be verified; it comes again once the known one is through.
+                return Ok(());
+            }
+            if known.start.after(new.start) {
+                // Only the part before the known mapping is new here; what lies behind it comes with another segment.
+                new.len = known.start.distance_from(new.start);
+                break;
+            }
+            let cut = known.end().distance_from(new.start);
+            new = Mapping { start: new.start + cut, dsn: new.dsn + u64::from(cut), len: new.len - cut, ..new };
+            at += 1;
+        }
+        if self.mappings.len() < MAX_MAPPINGS {
+            self.mappings.insert(at, new);
+        }
+        Ok(())
+    }
+
+    /// Takes payload that is in order on the subflow and hands out what can be placed in the data sequence space.
+    ///
+    /// # Errors
+    /// When the subflow cannot go on; what was placed before the fault is in `out`.
+    pub(crate) fn map(
+        &mut self,
+        fresh: &mut RxQueue,
+        out: &mut RxQueue,
+        env: &mut Env<'_>,
+    ) -> Result<(), MappingError> {
+        while let Some(mut segment) = fresh.pop_front() {
+            if self.pending.is_empty() {
+                self.forget_before(segment.seq);
+                if let Some(mapping) = self.mappings.front()
+                    && mapping.checksum.is_none()
+                    && mapping.start.at_or_before(segment.seq)
+                    && mapping.end().at_or_after(segment.end())
+                {
+                    segment.dsn = (mapping.dsn + u64::from(segment.seq.distance_from(mapping.start))).0;
+                    self.next = segment.end();
+                    out.push_back(segment);
+                    continue;
+                }
+            }
+            self.pending.push_back(segment, env.rx_rings);
+        }
+        if self.pending.is_empty() { Ok(()) } else { self.map_pending(out, env) }
+    }
+
+    fn map_pending(&mut self, out: &mut RxQueue, env: &mut Env<'_>) -> Result<(), MappingError> {
+        while let Some(first) = self.pending.front() {
+            let (seq, end) = (first.seq, first.end());
+            self.forget_before(seq);
+            let Some(mapping) = self.mappings.front().copied().filter(|known| known.start.at_or_before(seq)) else {
+                // RFC 8684 §3.3.1: unmapped data is kept for a while, then the subflow counts as broken.
+                return if self.pending.len() > MAX_UNMAPPED_FRAMES { Err(MappingError::Unmapped) } else { Ok(()) };
+            };
+            if mapping.checksum.is_some() && !self.verified && !self.verify(&mapping, env)? {
+                return Ok(());
+            }
+            let mapped = mapping.end().distance_from(seq);
+            let mut segment = if mapped < end.distance_from(seq) {
+                let Some(first) = self.pending.front_mut() else { return Ok(()) };
+                pieces::split_front(first, mapped as u16, env.pool)
+            } else {
+                let Some(first) = self.pending.pop_front(env.rx_rings) else { return Ok(()) };
+                first
+            };
+            segment.dsn = (mapping.dsn + u64::from(seq.distance_from(mapping.start))).0;
+            self.next = segment.end();
+            out.push_back(segment);
+        }
+        self.forget_before(self.next);
+        Ok(())
+    }
+
+    fn forget_before(&mut self, seq: SeqNum) {
+        while self.mappings.front().is_some_and(|known| known.end().at_or_before(seq)) {
+            self.mappings.pop_front();
+            self.verified = false;
+        }
+    }
+
+    /// True when all of `mapping` is here and its checksum matches; false when some of it is missing yet.
+    fn verify(&mut self, mapping: &Mapping, env: &Env<'_>) -> Result<bool, MappingError> {
+        let (Some(first), Some(last), Some(expected)) = (self.pending.front(), self.pending.back(), mapping.checksum)
+        else {
+            return Ok(false);
+        };
+        if last.end().before(mapping.end()) {
+            return Ok(false);
+        }
+        if first.seq != mapping.start {
+            // Part of it went through under another mapping: what is left cannot be verified.
+            return Err(MappingError::Conflict);
+        }
+        let mut sum = 0;
+        for segment in self.pending.iter() {
+            let at = segment.seq.distance_from(mapping.start);
+            let Some(left) = mapping.len.checked_sub(at).filter(|&left| left > 0) else { break };
+            let part = if left >= u32::from(segment.len) {
+                segment.sum
+            } else {
+                let start = usize::from(segment.offset);
+                checksum::sum(env.pool.bytes(&segment.frame).get(start..start + left as usize).unwrap_or(&[]))
+            };
+            sum = checksum::add(sum, checksum::swap_if_odd(part, at as usize));
+        }
+        let ssn = mapping.start.distance_from(self.origin);
+        let len = mapping.len as u16 + u16::from(mapping.fin);
+        // Both forms of zero stand for the same sum.
+        let computed = dss_checksum(mapping.dsn, ssn, len, sum);
+        if computed != expected && !(computed == 0 && expected == 0xffff || computed == 0xffff && expected == 0) {
+            return Err(MappingError::Checksum(mapping.dsn));
+        }
+        self.verified = true;
+        Ok(true)
+    }
+
+    /// True when no mapping is known and nothing waits for one.
+    pub(crate) fn is_blank(&self) -> bool {
+        self.mappings.is_empty() && self.pending.is_empty()
+    }
+
+    /// Frames that wait for a mapping or for the rest of one.
+    pub(crate) fn pending_frames(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Hands everything that waits out as it is, for a connection that has fallen back to TCP.
+    pub(crate) fn drain_unmapped(&mut self, out: &mut RxQueue, env: &mut Env<'_>) {
+        while let Some(segment) = self.pending.pop_front(env.rx_rings) {
+            out.push_back(segment);
+        }
+        self.mappings = VecDeque::new();
+    }
+
+    /// Releases every frame and forgets every mapping.
+    pub(crate) fn clear(&mut self, env: &mut Env<'_>) {
+        while let Some(segment) = self.pending.pop_front(env.rx_rings) {
+            env.pool.release(segment.frame);
+        }
+        self.mappings = VecDeque::new();
+        self.verified = false;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,219 @@
+//! Addresses: what we announce and withdraw, and what the peer does (RFC 8684 §3.4, §3.3.8).
+
+use std::net::IpAddr;
+
+use arrayvec::ArrayVec;
+use mimbox_stack::tcp::{ConnId, ConnTable};
+use mimbox_stack::{Counter, Env, Instant};
+
+use crate::connection::{Connection, Mode, ask_ack};
+use crate::event::Event;
+use crate::key::same_code;
+use crate::limits::{ADD_ADDR_RETRIES, ADD_ADDR_TIMEOUT, MAX_ANNOUNCED};
+use crate::option::{AddAddr, MptcpOption, ResetReason, Signals};
+use crate::subflow::ResetWith;
+
+/// An address of ours that the peer was told, or is to be told.
+#[derive(Clone, Copy, Debug)]
+struct Announced {
+    addr_id: u8,
+    addr: IpAddr,
+    port: Option<u16>,
+    echoed: bool,
+    tries: u8,
+    due: Instant,
+}
+
+/// What a connection knows of addresses.
+#[derive(Debug)]
+pub(crate) struct PathManager {
+    ours: Vec<Announced>,
+    /// Address IDs of the peer that were reported to the owner.
+    theirs: ArrayVec<u8, MAX_ANNOUNCED>,
+    /// When something is due.
+    pub(crate) deadline: Instant,
+}
+
+impl Default for PathManager {
+    fn default() -> Self {
+        Self { ours: Vec::new(), theirs: ArrayVec::new(), deadline: Instant::MAX }
+    }
+}
+
+impl PathManager {
+    /// The ID under which an address of ours was announced; 0, the first subflow's, when it was not.
+    pub(crate) fn id_of(&self, addr: IpAddr, port: u16) -> u8 {
+        let matches = |known: &&Announced| known.addr == addr && known.port.is_none_or(|known| known == port);
+        self.ours.iter().find(matches).map_or(0, |known| known.addr_id)
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.ours.clear();
+        self.deadline = Instant::MAX;
+    }
+
+    fn rearm(&mut self) {
+        let waiting = self.ours.iter().filter(|known| !known.echoed && known.tries <= ADD_ADDR_RETRIES);
+        self.deadline = waiting.map(|known| known.due).min().unwrap_or(Instant::MAX);
+    }
+}
+
+impl Connection {
+    /// Announces an address of ours; it is sent again until the peer echoes it, a few times at most.
+    pub fn announce(&mut self, addr_id: u8, addr: IpAddr, port: Option<u16>, env: &mut Env<'_>) {
+        let known = self.paths.ours.iter().any(|known| known.addr_id == addr_id);
+        if known || self.paths.ours.len() >= MAX_ANNOUNCED || matches!(self.mode, Mode::Plain(_)) {
+            return;
+        }
+        env.counters.inc(Counter::MptcpAddAddrOut);
+        self.paths.ours.push(Announced { addr_id, addr, port, echoed: false, tries: 0, due: Instant::ZERO });
+        self.paths.deadline = Instant::ZERO;
+        self.dirty = true;
+    }
+
+    /// Withdraws an address of ours: subflows that use it are reset, and the peer is told on another one.
+    pub fn withdraw(&mut self, now: Instant, addr_id: u8, conns: &mut ConnTable, env: &mut Env<'_>) {
+        self.paths.ours.retain(|known| known.addr_id != addr_id);
+        self.paths.rearm();
+        if let Some(index) = self.best_signaller(conns, Some(addr_id)) {
+            let ids = std::iter::once(addr_id).collect();
+            self.signal(index, MptcpOption::RemoveAddr(ids), conns);
+        }
+        for index in 0..self.subflows.len() {
+            // RFC 8684 §3.4.2: sending REMOVE_ADDR should come with RSTs on the subflows concerned.
+            if self.subflows[index].local_addr_id == addr_id && self.subflows.len() > 1 {
+                self.abort_subflow(now, index, Some(ResetReason::Prohibited), ResetWith::Nothing, conns, env);
+            }
+        }
+    }
+
+    /// Asks the peer to use subflow `id` as backup only, or as any other from now on.
+    pub fn set_backup(&mut self, id: ConnId, backup: bool, conns: &mut ConnTable) {
+        let Some(index) = self.index_of(id) else { return };
+        if self.subflows[index].backup_wish != backup && matches!(self.mode, Mode::Multipath) {
+            self.subflows[index].backup_wish = backup;
+            self.signal(index, MptcpOption::Prio { backup }, conns);
+        }
+    }
+
+    /// Puts `option` on the next ACKs of subflow `index`.
+    fn signal(&mut self, index: usize, option: MptcpOption, conns: &mut ConnTable) {
+        let subflow = &mut self.subflows[index];
+        if !subflow.signals.contains(&option) {
+            subflow.signals.push(option);
+        }
+        ask_ack(conns.get(subflow.id));
+    }
+
+    /// The working subflow with the lowest RTT, of those that do not use our address `not`.
+    pub(crate) fn best_signaller(&self, conns: &mut ConnTable, not: Option<u8>) -> Option<usize> {
+        let usable = self.subflows.iter().enumerate().filter(|(_, subflow)| {
+            subflow.takes_signals() && not.is_none_or(|addr_id| subflow.local_addr_id != addr_id)
+        });
+        usable
+            .min_by_key(|(_, subflow)| (subflow.stale, conns.get(subflow.id).map(|conn| conn.srtt())))
+            .map(|(index, _)| index)
+    }
+
+    /// Sends the announcements that are due.
+    pub(crate) fn announce_again(&mut self, now: Instant, conns: &mut ConnTable, env: &mut Env<'_>) {
+        if !matches!(self.mode, Mode::Multipath) {
+            // Before the keys are known nothing can be signed; the timer is armed anew once they are.
+            self.paths.deadline = Instant::MAX;
+            return;
+        }
+        let Some(index) = self.best_signaller(conns, None) else {
+            self.paths.deadline = now + ADD_ADDR_TIMEOUT;
+            return;
+        };
+        let keys = self.keys();
+        let mut due: ArrayVec<MptcpOption, MAX_ANNOUNCED> = ArrayVec::new();
+        for known in self.paths.ours.iter_mut().filter(|known| !known.echoed && known.due <= now) {
+            if known.tries > ADD_ADDR_RETRIES {
+                continue;
+            }
+            known.due = now + ADD_ADDR_TIMEOUT * (1 << known.tries);
+            known.tries += 1;
+            let hmac = Some(keys.add_addr(known.addr_id, known.addr, known.port));
+            due.push(MptcpOption::AddAddr(AddAddr {
+                addr_id: known.addr_id,
+                addr: known.addr,
+                port: known.port,
+                hmac,
+            }));
+        }
+        for option in due {
+            self.signal(index, option, conns);
+        }
+        self.paths.rearm();
+        let _ = env;
+    }
+
+    /// The keys are known: what was to be announced can be signed.
+    pub(crate) fn arm_announcements(&mut self) {
+        self.paths.rearm();
+    }
+
+    /// ADD_ADDR, REMOVE_ADDR and MP_PRIO of the peer.
+    pub(crate) fn on_path_signals(
+        &mut self,
+        index: usize,
+        signals: &Signals,
+        conns: &mut ConnTable,
+        env: &mut Env<'_>,
+    ) {
+        if let Some(add) = &signals.add_addr {
+            self.on_add_addr(index, add, conns, env);
+        }
+        for &addr_id in signals.remove_addr.iter().flatten() {
+            self.on_remove_addr(addr_id, env);
+        }
+        if let Some(backup) = signals.prio {
+            env.counters.inc(Counter::MptcpPrioIn);
+            self.subflows[index].backup = backup;
+            self.dirty = true;
+        }
+    }
+
+    fn on_add_addr(&mut self, index: usize, add: &AddAddr, conns: &mut ConnTable, env: &mut Env<'_>) {
+        let Some(hmac) = add.hmac else {
+            let ours = |known: &&mut Announced| known.addr_id == add.addr_id && known.addr == add.addr;
+            if let Some(known) = self.paths.ours.iter_mut().find(ours)
+                && !known.echoed
+            {
+                known.echoed = true;
+                env.counters.inc(Counter::MptcpAddAddrEchoed);
+                self.paths.rearm();
+            }
+            return;
+        };
+        let expected = self.keys().reversed().add_addr(add.addr_id, add.addr, add.port);
+        if !same_code(&hmac.to_be_bytes(), &expected.to_be_bytes()) {
+            // RFC 8684 §3.4.1: an announcement that cannot be verified is ignored in silence.
+            env.counters.inc(Counter::MptcpAddAddrBadHmac);
+            return;
+        }
+        env.counters.inc(Counter::MptcpAddAddrIn);
+        // The same option goes back without HMAC.
+        self.signal(index, MptcpOption::AddAddr(AddAddr { hmac: None, ..*add }), conns);
+        if !self.paths.theirs.contains(&add.addr_id) && self.paths.theirs.try_push(add.addr_id).is_ok() {
+            self.event(Event::PeerAnnounced { id: add.addr_id, addr: add.addr, port: add.port });
+        }
+    }
+
+    /// RFC 8684 §3.4.2: a path that still answers is not removed by us. So its subflows count as silent until they do:
+    /// they get no new data, what they carry goes elsewhere, and the peer's RST or the timeout ends them.
+    fn on_remove_addr(&mut self, addr_id: u8, env: &mut Env<'_>) {
+        env.counters.inc(Counter::MptcpRemoveAddrIn);
+        if let Some(at) = self.paths.theirs.iter().position(|&known| known == addr_id) {
+            self.paths.theirs.swap_remove(at);
+        }
+        for index in 0..self.subflows.len() {
+            if self.subflows[index].remote_addr_id == addr_id {
+                self.on_silence(index);
+            }
+        }
+        self.event(Event::PeerRemoved { id: addr_id });
+        self.dirty = true;
+    }
+}

@@ -1,0 +1,117 @@
+//! Data-level retransmission: what only dead or silent subflows carry goes to another one, a bounded number of segments
+//! a step (RFC 8684 §3.3.6).
+
+use mimbox_stack::tcp::ConnTable;
+use mimbox_stack::{Counter, Env, Instant};
+
+use crate::connection::{Connection, DataFin, Mode, holders, set_holders};
+use crate::limits::{DATA_TIMEOUT_SEGMENTS, REINJECT_SCAN};
+use crate::scheduler::{Candidates, lowest_rtt};
+
+/// How far the search for data to send again has come.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Reinjection {
+    /// Index in the retained ring of the next entry to look at; `None` when there is nothing to look for.
+    cursor: Option<usize>,
+    /// Every holder bit that entries of the ring may have.
+    pub(crate) used: u32,
+}
+
+impl Reinjection {
+    /// A subflow died or went silent, or a new one is there: look at all that is in flight.
+    pub(crate) fn start(&mut self) {
+        self.cursor = Some(0);
+    }
+
+    /// `gone` entries left the ring's front.
+    pub(crate) fn shift(&mut self, gone: usize) {
+        if let Some(cursor) = &mut self.cursor {
+            *cursor = cursor.saturating_sub(gone);
+        }
+    }
+
+    /// True while there is something to look for.
+    pub(crate) const fn is_running(&self) -> bool {
+        self.cursor.is_some()
+    }
+}
+
+impl Connection {
+    /// A retransmission timeout fired on subflow `index`: it counts as silent until something is acknowledged on it.
+    pub(crate) fn on_silence(&mut self, index: usize) {
+        if !matches!(self.mode, Mode::Multipath) {
+            return;
+        }
+        let subflow = &mut self.subflows[index];
+        if !subflow.stale {
+            subflow.stale = true;
+            self.reinjection.start();
+        }
+    }
+
+    /// Puts data that no working subflow carries on one that works.
+    pub(crate) fn reinject(&mut self, candidates: &mut Candidates, conns: &mut ConnTable, env: &mut Env<'_>) {
+        let Some(start) = self.reinjection.cursor else { return };
+        if !matches!(self.mode, Mode::Multipath) {
+            self.reinjection.cursor = None;
+            return;
+        }
+        let good = self.working();
+        if good == 0 {
+            return;
+        }
+        let end = self.snd.next.min(start + REINJECT_SCAN);
+        for at in start..end {
+            let Some(entry) = self.snd.retained.get(at) else { break };
+            if holders(entry) & good != 0 {
+                continue;
+            }
+            let Some(pick) = lowest_rtt(candidates, u32::from(entry.len), 0) else {
+                self.reinjection.cursor = Some(at);
+                return;
+            };
+            self.put_on(at, &mut candidates[pick], conns, env);
+            env.counters.inc(Counter::MptcpReinjections);
+            self.contiguous = false;
+        }
+        self.reinjection.cursor = (end < self.snd.next).then_some(end);
+        // The rest of a long ring is looked at in the next step.
+        self.dirty |= self.reinjection.is_running();
+    }
+
+    /// Holder bits of the subflows that are thought to work.
+    fn working(&self) -> u32 {
+        let open = || self.subflows.iter().filter(|subflow| subflow.takes_signals());
+        open().filter(|subflow| !subflow.stale).fold(0, |bits, subflow| bits | subflow.holder)
+    }
+
+    /// Data that the subflows have delivered is not DATA_ACKed.
+    ///
+    /// RFC 8684 §3.3.6: this guards against middleboxes that acknowledge what they do not deliver, and against receivers
+    /// that dropped what they had acknowledged on the subflow.
+    pub(crate) fn on_data_timeout(&mut self, now: Instant, conns: &mut ConnTable, env: &mut Env<'_>) {
+        self.deadlines.data = Instant::MAX;
+        if !matches!(self.mode, Mode::Multipath) {
+            return;
+        }
+        env.counters.inc(Counter::MptcpDataTimeouts);
+        self.data_tries = self.data_tries.saturating_add(1);
+        let first_holders = self.snd.retained.front().map_or(0, holders);
+        let busy = self.subflows.iter().any(|subflow| {
+            let carries = subflow.holder & first_holders != 0 && subflow.takes_signals();
+            carries && conns.get(subflow.id).is_some_and(|conn| !conn.all_acked())
+        });
+        // A subflow that is still at work on the first segment retransmits it by itself; not for ever, though.
+        if !busy || self.data_tries > 1 {
+            let count = DATA_TIMEOUT_SEGMENTS.min(self.snd.next);
+            for entry in self.snd.retained.iter_mut().take(count) {
+                set_holders(entry, 0);
+            }
+            self.reinjection.start();
+        }
+        if self.snd.fin == DataFin::Sent {
+            self.say_data_fin_everywhere(conns);
+        }
+        let _ = now;
+    }
+}
