@@ -374,7 +374,9 @@ facts! {
     unsent_bytes(self) -> u32 = self.cold.ring.unsent;
     /// Bytes in flight: sent, not acknowledged, not known to have arrived or been lost (RFC 6675 "pipe").
     in_flight_bytes(self) -> u32 = {
-        let outstanding = self.hot.snd_end.distance_from(self.hot.snd_una).wrapping_sub(self.cold.ring.unsent);
+        // An acknowledged FIN stands behind everything queued.
+        let queued = self.hot.snd_end.saturating_distance_from(self.hot.snd_una);
+        let outstanding = queued.saturating_sub(self.cold.ring.unsent);
         outstanding.saturating_sub(self.cold.ring.sacked).saturating_sub(self.cold.ring.lost)
     };
     /// Frames queued or in flight.
