@@ -262,10 +262,7 @@ impl Lab {
     pub fn set_rate(&self, path: Path, rate: Rate) -> Result<()> {
         for device in [path.link_towards_client(), path.link_towards_box()] {
             match rate {
-                Rate::Unlimited => {
-                    // There may be none to delete.
-                    let _ = self.link.run("tc", &["qdisc", "del", "dev", device, "root"]);
-                }
+                Rate::Unlimited => hold_back(&self.link, device)?,
                 Rate::Bits(bits) => {
                     // 4 ms at the rate, and never less than a few packets.
                     let burst = (bits / 8 / 250).max(16_384);
@@ -391,7 +388,8 @@ impl Lab {
                 self.link.finish_checksums(path.link_towards_client())?;
             }
         }
-        self.server.finish_checksums(s)
+        self.server.finish_checksums(s)?;
+        hold_back(&self.server, s)
     }
 
     fn address_box(&self) -> Result<()> {
@@ -419,6 +417,12 @@ impl Lab {
         }
         self.server.ip(&lines)
     }
+}
+
+/// Gives a veth device a queue, as a network card has one. Without it, packets that the other end has not yet taken are
+/// dropped at once; with it, recent kernels hold the sender back instead.
+fn hold_back(namespace: &Namespace, device: &str) -> Result<()> {
+    namespace.run("tc", &["qdisc", "replace", "dev", device, "root", "pfifo", "limit", "2000"]).map(drop)
 }
 
 fn unique_id() -> String {
