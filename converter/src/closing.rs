@@ -2,6 +2,7 @@
 
 pub(crate) mod time_wait;
 
+use mimbox_mptcp::Event;
 use mimbox_stack::tcp::State;
 use mimbox_stack::wire::IpInfo;
 use mimbox_stack::{ConnId, Counter, Instant, Outgoing, RxFrame, SegmentIn};
@@ -35,8 +36,21 @@ impl Shard {
         self.touch(id);
     }
 
+    /// What an MPTCP half says beside its verbs' results: subflows that are over are removed.
+    pub(crate) fn on_half_events(&mut self, now: Instant, id: ConversionId, side: Side) {
+        loop {
+            let Some(conversion) = self.conversions.get_mut(id) else { return };
+            let Some(event) = conversion.half_mut(side).poll_event() else { return };
+            if let Event::SubflowEnded(conn) = event {
+                self.remove_connection(now, conn);
+            }
+        }
+    }
+
     /// Everything that the conversion may send has been sent: if it is over, nothing of it stays but TIME-WAIT records.
     pub(crate) fn on_transmit_done(&mut self, now: Instant, id: ConversionId) {
+        self.on_half_events(now, id, Side::Client);
+        self.on_half_events(now, id, Side::Server);
         let Some(conversion) = self.conversions.get(id) else { return };
         let over = conversion.client_progress.ended && conversion.server_progress.ended;
         if conversion.aborted || over {
@@ -55,6 +69,10 @@ impl Shard {
             for conn in half.connections() {
                 self.remove_connection(now, conn);
             }
+            if let Some(token) = half.token() {
+                self.tokens.remove(&token);
+            }
+            half.release(&mut self.res.env());
         }
     }
 

@@ -1,6 +1,7 @@
 //! A conversion: a client half, a server half, and what has passed between them so far.
 
 use mimbox_stack::Instant;
+use mimbox_stack::tcp::Offer;
 
 use crate::half::Half;
 
@@ -83,6 +84,10 @@ pub(crate) struct Conversion {
     pub server_progress: Progress,
     /// How the connection reached the box.
     pub mode: Mode,
+    /// What the client's first connection was offered; further subflows are offered the same.
+    pub client_offer: Offer,
+    /// True when the client's first address is IPv4.
+    pub client_ipv4: bool,
     /// One side was reset: nothing is left to do but to tell the other.
     pub aborted: bool,
     /// The client's third ACK has arrived: the server may be answered.

@@ -1,6 +1,8 @@
 //! What a TCP half and an MPTCP half have in common: the four verbs, and the few orders that a conversion gives.
 
+use arrayvec::ArrayVec;
 use bitflags::bitflags;
+use mimbox_mptcp::{Connection, Event, HalfOutcome, MAX_SUBFLOWS};
 use mimbox_stack::tcp::{ConnTable, Outcome};
 use mimbox_stack::{ConnId, Env, FrameId, Instant, Outgoing, RxQueue, SegmentIn, TxSegment};
 
@@ -39,18 +41,38 @@ impl From<Outcome> for HalfEvents {
     }
 }
 
+impl From<HalfOutcome> for HalfEvents {
+    fn from(outcome: HalfOutcome) -> Self {
+        let mut events = Self::empty();
+        events.set(Self::DATA, outcome.contains(HalfOutcome::DATA));
+        events.set(Self::FIN, outcome.contains(HalfOutcome::FIN));
+        events.set(Self::RESET, outcome.contains(HalfOutcome::RESET));
+        events.set(Self::ESTABLISHED, outcome.contains(HalfOutcome::ESTABLISHED));
+        events.set(Self::CLOSED, outcome.contains(HalfOutcome::CLOSED));
+        events.set(Self::TIMED_OUT, outcome.contains(HalfOutcome::TIMED_OUT));
+        events.set(Self::ACCEPTED, outcome.contains(HalfOutcome::ACCEPTED));
+        events
+    }
+}
+
 /// One of the two connections of a conversion.
 #[derive(Debug)]
 pub(crate) enum Half {
     /// One TCP connection.
     Tcp(ConnId),
+    /// A Multipath TCP connection of up to eight subflows.
+    Mptcp(Box<Connection>),
 }
 
 impl Half {
     /// The TCP connections of the half.
     pub(crate) fn connections(&self) -> impl Iterator<Item = ConnId> + use<> {
-        let Self::Tcp(id) = self;
-        std::iter::once(*id)
+        let mut ids: ArrayVec<ConnId, MAX_SUBFLOWS> = ArrayVec::new();
+        match self {
+            Self::Tcp(id) => ids.push(*id),
+            Self::Mptcp(mptcp) => ids.extend(mptcp.subflow_ids().take(MAX_SUBFLOWS)),
+        }
+        ids.into_iter()
     }
 
     /// Takes a segment of connection `id`; in-order payload goes to `out`.
@@ -65,23 +87,40 @@ impl Half {
         out: &mut RxQueue,
         env: &mut Env<'_>,
     ) -> HalfEvents {
-        match conns.get(id) {
-            Some(mut conn) => conn.on_segment(now, segment, frame, out, env).into(),
-            None => {
-                if let Some(frame) = frame {
-                    env.pool.release(frame);
+        match self {
+            Self::Tcp(_) => match conns.get(id) {
+                Some(mut conn) => conn.on_segment(now, segment, frame, out, env).into(),
+                None => {
+                    if let Some(frame) = frame {
+                        env.pool.release(frame);
+                    }
+                    HalfEvents::empty()
                 }
-                HalfEvents::empty()
-            }
+            },
+            Self::Mptcp(mptcp) => mptcp.on_segment(now, id, segment, frame, conns, out, env).into(),
         }
     }
 
     /// Runs what is due.
     pub(crate) fn on_timer(&mut self, now: Instant, conns: &mut ConnTable, env: &mut Env<'_>) -> HalfEvents {
-        let Self::Tcp(id) = self;
-        match conns.get(*id) {
-            Some(mut conn) if conn.next_deadline().is_some_and(|due| due <= now) => conn.on_timer(now, env).into(),
-            _ => HalfEvents::empty(),
+        match self {
+            Self::Tcp(id) => match conns.get(*id) {
+                Some(mut conn) if conn.next_deadline().is_some_and(|due| due <= now) => conn.on_timer(now, env).into(),
+                _ => HalfEvents::empty(),
+            },
+            Self::Mptcp(mptcp) => {
+                let mut events = HalfEvents::empty();
+                let ids: ArrayVec<ConnId, MAX_SUBFLOWS> = mptcp.subflow_ids().take(MAX_SUBFLOWS).collect();
+                for id in ids {
+                    if conns.get(id).and_then(|conn| conn.next_deadline()).is_some_and(|due| due <= now) {
+                        events |= mptcp.on_timer(now, Some(id), conns, env).into();
+                    }
+                }
+                if mptcp.next_deadline().is_some_and(|due| due <= now) {
+                    events |= mptcp.on_timer(now, None, conns, env).into();
+                }
+                events
+            }
         }
     }
 
@@ -92,72 +131,116 @@ impl Half {
         conns: &mut ConnTable,
         env: &mut Env<'_>,
     ) -> Option<(ConnId, Outgoing)> {
-        let Self::Tcp(id) = self;
-        conns.get(*id)?.poll_transmit(now, env).map(|out| (*id, out))
+        match self {
+            Self::Tcp(id) => conns.get(*id)?.poll_transmit(now, env).map(|out| (*id, out)),
+            Self::Mptcp(mptcp) => mptcp.poll_transmit(now, conns, env),
+        }
     }
 
     /// When the half wants to be called again.
     pub(crate) fn next_deadline(&self, conns: &mut ConnTable) -> Option<Instant> {
-        let Self::Tcp(id) = self;
-        conns.get(*id)?.next_deadline()
+        let own = match self {
+            Self::Tcp(_) => None,
+            Self::Mptcp(mptcp) => mptcp.next_deadline(),
+        };
+        self.connections().filter_map(|id| conns.get(id)?.next_deadline()).chain(own).min()
     }
 
     /// Queues payload to be sent.
     pub(crate) fn push(&mut self, segment: TxSegment, conns: &mut ConnTable, env: &mut Env<'_>) {
-        let Self::Tcp(id) = self;
-        match conns.get(*id) {
-            Some(mut conn) => conn.push(segment, env),
-            None => env.pool.release(segment.frame),
+        match self {
+            Self::Tcp(id) => match conns.get(*id) {
+                Some(mut conn) => conn.push(segment, env),
+                None => env.pool.release(segment.frame),
+            },
+            Self::Mptcp(mptcp) => mptcp.push(segment, env),
         }
     }
 
-    /// Ends our direction once everything queued is sent.
+    /// Ends our direction once everything queued is sent: FIN, or DATA_FIN.
     pub(crate) fn shutdown(&mut self, conns: &mut ConnTable) {
-        let Self::Tcp(id) = self;
-        if let Some(mut conn) = conns.get(*id) {
-            conn.shutdown();
+        match self {
+            Self::Tcp(id) => {
+                if let Some(mut conn) = conns.get(*id) {
+                    conn.shutdown();
+                }
+            }
+            Self::Mptcp(mptcp) => mptcp.shutdown(),
         }
     }
 
-    /// Resets the connection.
+    /// Resets the connection: RST, or MP_FASTCLOSE and RST.
     pub(crate) fn abort(&mut self, conns: &mut ConnTable, env: &mut Env<'_>) {
-        let Self::Tcp(id) = self;
-        if let Some(mut conn) = conns.get(*id) {
-            conn.abort(env);
+        match self {
+            Self::Tcp(id) => {
+                if let Some(mut conn) = conns.get(*id) {
+                    conn.abort(env);
+                }
+            }
+            Self::Mptcp(mptcp) => mptcp.abort(conns, env),
         }
     }
 
     /// Lets a half that was held back answer its peer.
     pub(crate) fn unhold(&mut self, conns: &mut ConnTable) {
-        let Self::Tcp(id) = self;
-        if let Some(mut conn) = conns.get(*id) {
+        if let Self::Tcp(id) = self
+            && let Some(mut conn) = conns.get(*id)
+        {
             conn.unhold();
         }
     }
 
     /// Says how many bytes beyond those already delivered the conversion takes now.
     pub(crate) fn set_receive_space(&mut self, bytes: u32, conns: &mut ConnTable) {
-        let Self::Tcp(id) = self;
-        if let Some(mut conn) = conns.get(*id)
-            && conn.state().is_synchronized()
-        {
-            conn.set_receive_space(bytes);
+        match self {
+            Self::Tcp(id) => {
+                if let Some(mut conn) = conns.get(*id)
+                    && conn.state().is_synchronized()
+                {
+                    conn.set_receive_space(bytes);
+                }
+            }
+            Self::Mptcp(mptcp) => mptcp.set_receive_space(bytes),
         }
     }
 
     /// Frames that wait to be sent or acknowledged.
     pub(crate) fn queued_frames(&self, conns: &mut ConnTable) -> u32 {
-        let Self::Tcp(id) = self;
-        conns.get(*id).map_or(0, |conn| conn.queued_frames())
+        match self {
+            Self::Tcp(id) => conns.get(*id).map_or(0, |conn| conn.queued_frames()),
+            Self::Mptcp(mptcp) => mptcp.queued_frames(),
+        }
+    }
+
+    /// The next event of an MPTCP half.
+    pub(crate) fn poll_event(&mut self) -> Option<Event> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Mptcp(mptcp) => mptcp.poll_event(),
+        }
     }
 
     /// What it speaks.
     pub(crate) fn protocol(&self) -> &'static str {
-        "tcp"
+        match self {
+            Self::Tcp(_) => "tcp",
+            Self::Mptcp(mptcp) if mptcp.has_fallen_back() => "fallback",
+            Self::Mptcp(_) => "mptcp",
+        }
     }
 
     /// The token of its MPTCP connection.
     pub(crate) fn token(&self) -> Option<u32> {
-        None
+        match self {
+            Self::Tcp(_) => None,
+            Self::Mptcp(mptcp) => Some(mptcp.local_token()),
+        }
+    }
+
+    /// Gives back every frame that the half holds beside its connections.
+    pub(crate) fn release(&mut self, env: &mut Env<'_>) {
+        if let Self::Mptcp(mptcp) = self {
+            mptcp.release(env);
+        }
     }
 }

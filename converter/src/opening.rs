@@ -1,10 +1,12 @@
 //! The half-open stage: the client's SYN is carried to the server, and the server's answer decides (DESIGN: Opening).
 
+pub(crate) mod join;
 pub(crate) mod table;
 
 use std::net::IpAddr;
 
-use mimbox_stack::tcp::{ConnSetup, Offer, Opening, SynSeen, TsOffer};
+use mimbox_mptcp::{AcceptParams, CapableSyn, Connection, MptcpConfig, capable_in_syn, key};
+use mimbox_stack::tcp::{ConnSetup, Offer, Opening, SynSeen, TcpConfig, TsOffer};
 use mimbox_stack::wire::{IcmpKind, IpInfo};
 use mimbox_stack::{ConnId, Counter, FlowKey, Instant, Outgoing, RxFrame, SegmentIn, SeqNum, TcpFlags};
 
@@ -44,14 +46,16 @@ impl Shard {
             }
             Err(refused) => return Err(refused),
         }
+        let capable = self.capable(segment);
         let record = HalfOpen {
             client: wanted.client,
             server: wanted.server,
             mode: wanted.mode,
             origin: wanted.origin,
             syn: SynSeen::of(segment),
+            capable,
             server_iss: self.server_iss(now, wanted, segment),
-            offer: self.server_offer(now, wanted, segment),
+            offer: self.server_offer(now, wanted, segment, capable.is_some()),
             deadline: now + self.settings.half_open_timeout,
         };
         let deadline = record.deadline;
@@ -63,6 +67,13 @@ impl Shard {
         Ok(id)
     }
 
+    /// The MP_CAPABLE of a SYN, if it has one and MPTCP is switched on.
+    pub(crate) fn capable(&mut self, segment: &SegmentIn) -> Option<CapableSyn> {
+        let capable = capable_in_syn(segment)?;
+        self.res.counters.inc(Counter::MptcpCapableIn);
+        self.settings.mptcp.map(|_| capable)
+    }
+
     fn server_iss(&self, now: Instant, wanted: &Wanted, segment: &SegmentIn) -> SeqNum {
         match wanted.mode {
             Mode::Explicit => self.isn.isn(now, &wanted.server),
@@ -71,12 +82,12 @@ impl Shard {
     }
 
     /// What the server is offered: the box's own terms, or in transparent mode what stands in the client's SYN.
-    fn server_offer(&self, now: Instant, wanted: &Wanted, segment: &SegmentIn) -> Offer {
+    fn server_offer(&self, now: Instant, wanted: &Wanted, segment: &SegmentIn, mptcp: bool) -> Offer {
         let client = mss::Side {
             mtu: self.settings.mtu(wanted.origin.port),
             address: wanted.client.remote,
             announced: segment.options.syn.mss,
-            mptcp: false,
+            mptcp,
         };
         let server = mss::Side {
             mtu: self.mtu_towards(wanted.server.remote),
@@ -172,8 +183,10 @@ impl Shard {
             self.forget_opening(id);
             return self.on_unknown(now, rx, info, segment);
         }
+        let capable = self.capable(segment);
         let deadline = now + self.settings.half_open_timeout;
         if let Some(record) = self.openings.get_mut(id) {
+            record.capable = capable;
             record.syn = SynSeen::of(segment);
             record.origin = Origin { port: rx.port, link: info.link.reply() };
             record.deadline = deadline;
@@ -271,19 +284,29 @@ impl Shard {
             self.send_once(&record.server, origin, reset);
             return self.remove_connection(now, server);
         };
+        let client_half = match (record.capable, self.settings.mptcp) {
+            (Some(capable), Some(config)) => self.mptcp_half(now, &record, capable, config, client),
+            _ => Half::Tcp(client),
+        };
+        let token = client_half.token();
         let conversion = self.conversions.insert(Conversion {
-            client: Half::Tcp(client),
+            client: client_half,
             server: Half::Tcp(server),
             client_progress: Progress::default(),
             server_progress: Progress::default(),
             mode: record.mode,
             established: false,
+            client_offer: self.client_offer(&record, answer),
+            client_ipv4: record.client.remote.is_ipv4(),
             aborted: false,
             ready: false,
             armed: Instant::MAX,
             opened: now,
             segment_bytes: record.offer.mss.saturating_sub(mss::TIMESTAMPS).max(1),
         });
+        if let Some(token) = token {
+            self.tokens.insert(token, conversion);
+        }
         let entry = |id, side| FlowEntry::Connection { id, conversion, side };
         self.bind(record.client, entry(client, Side::Client));
         self.bind(record.server, entry(server, Side::Server));
@@ -309,11 +332,18 @@ impl Shard {
     }
 
     fn insert_client(&mut self, now: Instant, record: &HalfOpen, answer: &SegmentIn) -> Option<ConnId> {
+        let offer = self.client_offer(record, answer);
+        let reserve = if record.capable.is_some() { MptcpConfig::UPPER_RESERVE } else { 0 };
+        self.insert_accepted(now, record.client, record.syn, offer, (record.origin, reserve))
+    }
+
+    /// What the client's first connection is offered, and in its image every further subflow.
+    fn client_offer(&self, record: &HalfOpen, answer: &SegmentIn) -> Offer {
         let client = mss::Side {
             mtu: self.settings.mtu(record.origin.port),
             address: record.client.remote,
             announced: record.syn.options.mss,
-            mptcp: false,
+            mptcp: record.capable.is_some(),
         };
         let server = mss::Side {
             mtu: self.mtu_towards(record.server.remote),
@@ -324,34 +354,60 @@ impl Shard {
         let announced = mss::towards_client(&client, &server);
         // The client gets timestamps exactly when the server took them: so a full segment of one side is one of the other.
         let agreed = record.offer.timestamps.is_some() && answer.options.timestamps.is_some();
-        let offer = Offer {
+        Offer {
             mss: announced,
             window_scale: Some(self.settings.window_scale),
             sack: self.settings.sack,
             timestamps: agreed.then(|| TsOffer { offset: self.isn.timestamp_offset(&record.client) }),
             ecn: false,
             rcv_wnd: self.settings.initial_window(announced),
-        };
-        self.insert_accepted(now, record.client, record.syn, offer, record.origin)
+        }
     }
 
-    fn insert_accepted(
+    pub(crate) fn insert_accepted(
         &mut self,
         now: Instant,
         flow: FlowKey,
         syn: SynSeen,
         offer: Offer,
-        origin: Origin,
+        (origin, upper_reserve): (Origin, u8),
     ) -> Option<ConnId> {
         let setup = ConnSetup {
             owner: 0,
             flow,
             opening: Opening::Accept { iss: self.isn.isn(now, &flow), syn, offer },
-            config: self.settings.tcp,
+            config: TcpConfig { upper_reserve, ..self.settings.tcp },
         };
         let id = self.conns.insert(now, setup, &mut self.res.env())?;
         self.paths.insert(id, Path::new(&flow, origin));
         Some(id)
+    }
+
+    fn mptcp_half(
+        &mut self,
+        now: Instant,
+        record: &HalfOpen,
+        capable: CapableSyn,
+        mut config: MptcpConfig,
+        conn: ConnId,
+    ) -> Half {
+        let mut local_key = self.res.rng.next_u64();
+        while self.tokens.contains_key(&key::token(local_key)) {
+            local_key = self.res.rng.next_u64();
+        }
+        // The server's address is not the box's: joins must come to an address that the box announces (RFC 8684 §3.1).
+        config.deny_join_initial_address = record.mode == Mode::Transparent;
+        let params = AcceptParams {
+            local_key,
+            peer: capable,
+            conn,
+            config,
+            local: record.client.local,
+            local_port: record.client.local_port,
+            remote: record.client.remote,
+            remote_port: record.client.remote_port,
+        };
+        Half::Mptcp(Box::new(Connection::accept(now, params, &mut self.conns, &mut self.res.env())))
     }
 
     /// The client's third ACK is here: the server may be answered, and further addresses announced.
@@ -363,6 +419,15 @@ impl Shard {
         conversion.established = true;
         conversion.server.unhold(&mut self.conns);
         self.res.counters.inc(Counter::ConversionsOpened);
+        if conversion.mode == Mode::Transparent
+            && let Half::Mptcp(mptcp) = &mut conversion.client
+        {
+            let family = conversion.client_ipv4;
+            let announced = self.settings.announce.iter().filter(|address| address.is_ipv4() == family);
+            for (index, &address) in announced.enumerate() {
+                mptcp.announce(index as u8 + 1, address, None, &mut self.res.env());
+            }
+        }
     }
 
     /// A half-open record's time may be over.

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use mimbox_mptcp::MptcpConfig;
 use mimbox_stack::tcp::{CcKind, TcpConfig};
 use mimbox_stack::{Duration, PortId};
 
@@ -26,6 +27,12 @@ pub(crate) struct Settings {
     pub exid: u16,
     /// The box's addresses towards servers.
     pub sources: Vec<IpAddr>,
+    /// Ports behind which transparent clients are.
+    pub transparent_from: Vec<PortId>,
+    /// Addresses announced to transparent clients.
+    pub announce: Vec<IpAddr>,
+    /// How MPTCP halves behave; `None` when clients get plain TCP.
+    pub mptcp: Option<MptcpConfig>,
     /// True when the box routes what is not for it.
     forwards: bool,
     /// Who may be converted to where.
@@ -67,6 +74,9 @@ impl Settings {
             explicit_ports: explicit.map(|e| e.ports.clone()).unwrap_or_default(),
             exid: explicit.map_or(crate::redirect::dst_opt::DEFAULT_EXID, |e| e.exid),
             sources: explicit.map(|e| e.source.clone()).unwrap_or_default(),
+            transparent_from: transparent.map(|t| t.from.clone()).unwrap_or_default(),
+            announce: transparent.map(|t| t.announce.clone()).unwrap_or_default(),
+            mptcp: config.mptcp.enabled.then(|| mptcp_config(config)),
             forwards: transparent.is_some(),
             policy: config.policy.clone(),
             tcp: tcp_config(config),
@@ -107,6 +117,17 @@ impl Settings {
     /// The window that a SYN or SYN+ACK states: what a fresh direction may hold, as far as the field goes.
     pub(crate) fn initial_window(&self, mss: u16) -> u32 {
         self.windows.floor_frames.saturating_mul(u32::from(mss)).min(MAX_UNSCALED_WINDOW)
+    }
+}
+
+/// How MPTCP halves behave.
+fn mptcp_config(config: &Config) -> MptcpConfig {
+    MptcpConfig {
+        checksum: config.mptcp.checksum,
+        max_subflows: config.mptcp.subflows,
+        no_subflow_timeout: config.mptcp.no_subflow_timeout,
+        max_reorder_frames: config.limits.window_ceiling.min(u32::from(u16::MAX)) as u16,
+        ..MptcpConfig::default()
     }
 }
 

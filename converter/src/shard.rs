@@ -5,7 +5,7 @@
 //! [`splice::forward`] pushes that on the other half's send ring; and once the batch is through,
 //! [`Shard::poll_transmit`] polls every conversion that was touched for what its halves want sent.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use mimbox_dataplane::Engine;
 use mimbox_dataplane::neighbor::Neighbors;
@@ -82,6 +82,8 @@ pub struct Shard {
     pub(crate) conns: ConnTable,
     pub(crate) paths: PathTable,
     pub(crate) flows: FlowTable<FlowEntry>,
+    /// Conversions whose client speaks MPTCP, by the box's token.
+    pub(crate) tokens: BTreeMap<u32, ConversionId>,
     pub(crate) conversions: ConversionTable,
     pub(crate) openings: OpeningTable,
     pub(crate) time_waits: TimeWaitTable,
@@ -113,6 +115,7 @@ impl Shard {
             conns: ConnTable::with_capacity(settings.max_connections()),
             paths: PathTable::default(),
             flows: FlowTable::with_capacity(HashKey::new(rng.next_u64(), rng.next_u64()), 2 * settings.max_conversions),
+            tokens: BTreeMap::new(),
             conversions: ConversionTable::default(),
             openings: OpeningTable::new(settings.half_open, settings.half_open_per_source),
             time_waits: TimeWaitTable::new(settings.time_wait_records),
@@ -245,6 +248,7 @@ impl Shard {
             let mut env = self.res.env();
             splice::forward(&mut self.scratch, conversion.half_mut(side.other()), &mut self.conns, &mut env);
         }
+        self.on_half_events(now, id, side);
         if events.contains(HalfEvents::ESTABLISHED) && side == Side::Client {
             self.on_client_established(now, id);
         }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
+use mimbox_mptcp::CapableSyn;
 use mimbox_stack::tcp::{Offer, SynSeen};
 use mimbox_stack::{FlowKey, Instant, SeqNum};
 
@@ -29,6 +30,8 @@ pub(crate) struct HalfOpen {
     pub origin: Origin,
     /// The newest SYN of the client.
     pub syn: SynSeen,
+    /// Its MP_CAPABLE, if it had one that the box takes.
+    pub capable: Option<CapableSyn>,
     /// Initial sequence number towards the server.
     pub server_iss: SeqNum,
     /// What was offered to the server.

@@ -7,6 +7,7 @@ use mimbox_stack::{Counter, Instant, RxFrame, SegmentIn, TcpFlags};
 
 use crate::conversion::Mode;
 use crate::opening::Wanted;
+use crate::opening::join::Joined;
 use crate::opening::table::Refused;
 use crate::path::Origin;
 use crate::redirect::dst_opt::{self, DstOptError};
@@ -18,12 +19,17 @@ impl Shard {
         let syn = segment.flags.contains(TcpFlags::SYN)
             && !segment.flags.intersects(TcpFlags::ACK | TcpFlags::RST | TcpFlags::FIN);
         if !self.neighbours.is_own(segment.flow.local) {
-            return self.on_transit_segment(now, rx, info);
+            return self.on_transit_segment(now, rx, info, segment, syn);
         }
         if !syn {
             return self.refuse(rx, info, segment, Counter::DropNoConnection);
         }
-        self.on_explicit_syn(now, rx, info, segment);
+        match self.on_join(now, &rx, info, segment) {
+            Joined::NotAJoin => self.on_explicit_syn(now, rx, info, segment),
+            Joined::Accepted => self.res.pool.release(rx.frame),
+            Joined::UnknownToken => self.refuse(rx, info, segment, Counter::MptcpJoinUnknownToken),
+            Joined::Refused => self.refuse(rx, info, segment, Counter::MptcpJoinLimit),
+        }
     }
 
     fn on_explicit_syn(&mut self, now: Instant, rx: RxFrame, info: &IpInfo, segment: &SegmentIn) {

@@ -1,18 +1,63 @@
 //! Transparent mode: the box is the router on the path (DESIGN: Opening, transparent).
 
 use mimbox_dataplane::neighbor::{NextHop, Resolution};
+use mimbox_mptcp::capable_in_syn;
 use mimbox_stack::wire::{self, Hop, IcmpKind, IpInfo};
-use mimbox_stack::{Counter, Instant, RxFrame, TxFrame};
+use mimbox_stack::{Counter, Instant, RxFrame, SegmentIn, TxFrame};
 
+use crate::conversion::Mode;
+use crate::opening::Wanted;
+use crate::opening::join::Joined;
+use crate::path::Origin;
 use crate::shard::Shard;
 
 impl Shard {
-    /// A segment between others: the box is a router to it.
-    pub(crate) fn on_transit_segment(&mut self, now: Instant, rx: RxFrame, info: &IpInfo) {
+    /// A segment between others. A client's MPTCP SYN opens a conversion, should its server not speak MPTCP.
+    pub(crate) fn on_transit_segment(
+        &mut self,
+        now: Instant,
+        rx: RxFrame,
+        info: &IpInfo,
+        segment: &SegmentIn,
+        syn: bool,
+    ) {
         if !self.settings.forwards() {
             return self.drop_frame(rx, Counter::DropNotOurs);
         }
+        if syn && self.settings.transparent_from.contains(&rx.port) {
+            match self.on_join(now, &rx, info, segment) {
+                // A join to the server's own address although it was told otherwise: it is ours all the same.
+                Joined::Accepted => return self.res.pool.release(rx.frame),
+                Joined::Refused => return self.refuse(rx, info, segment, Counter::MptcpJoinLimit),
+                Joined::NotAJoin => self.open_transparently(now, &rx, info, segment),
+                Joined::UnknownToken => {}
+            }
+        }
         self.forward(now, rx, info);
+    }
+
+    /// Makes a half-open record for the SYN and lowers its MSS; without a slot it goes on as it is.
+    fn open_transparently(&mut self, now: Instant, rx: &RxFrame, info: &IpInfo, segment: &SegmentIn) {
+        let client = segment.flow;
+        let policy = &self.settings.policy;
+        let allowed = policy.allows_client(client.remote) && policy.allows_destination(client.local);
+        let wanted = self.settings.mptcp.is_some() && capable_in_syn(segment).is_some();
+        if !wanted || !allowed || self.draining {
+            return;
+        }
+        if self.conversions.len() >= self.settings.max_conversions {
+            return self.res.counters.inc(Counter::SynForwardedOverload);
+        }
+        let origin = Origin { port: rx.port, link: info.link.reply() };
+        let wanted = Wanted { client, server: client.reversed(), mode: Mode::Transparent, origin };
+        match self.open(now, &wanted, segment) {
+            Ok(id) => {
+                if let Some(mss) = self.openings.get(id).map(|record| record.offer.mss) {
+                    wire::lower_mss(self.res.pool.bytes_mut(&rx.frame), info, mss);
+                }
+            }
+            Err(_) => self.res.counters.inc(Counter::SynForwardedOverload),
+        }
     }
 
     /// A packet that is not TCP, or not for the box.
