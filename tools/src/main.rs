@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use mimbox_tools::lab::cli;
-use mimbox_tools::replay::{self, InspectArgs};
+use mimbox_tools::replay::{self, InspectArgs, ReplayArgs};
 use mimbox_tools::sim::{self, SimArgs};
 
 /// Labs, replay and simulation for MiMBox.
@@ -30,6 +30,13 @@ enum Command {
     /// Runs simulated networks, one from each seed, and checks what must hold in every one.
     #[command(after_help = "Example: mimbox-lab sim --seeds 1000 --profile issue-a")]
     Sim(SimArgs),
+    /// Runs a recording, or a capture, through the engine and writes what it sends.
+    ///
+    /// A recording (`mimbox run --record`) brings its configuration and seed and gives the same packets again, byte for
+    /// byte; the exit status is 1 when it does not. Any other pcap or pcapng file needs a configuration; its interfaces
+    /// are matched with the ports by name, else by their order.
+    #[command(after_help = "Example: mimbox-lab replay session.pcapng -o out.pcapng")]
+    Replay(ReplayArgs),
     /// Prints the packets of a capture, one line each, with their MPTCP options in words.
     #[command(after_help = "Example: mimbox-lab inspect session.pcapng --only MP_JOIN")]
     Inspect(InspectArgs),
@@ -44,6 +51,7 @@ fn main() -> ExitCode {
         Command::Up(options) => cli::up(&options),
         Command::Down(options) => cli::down(&options),
         Command::Sim(args) => sim::command(&args),
+        Command::Replay(args) => replay::replay(&args),
         Command::Inspect(args) => replay::inspect(&args),
         Command::Transfer(command) => cli::transfer(&command),
     };

@@ -11,14 +11,18 @@
 
 mod command;
 mod content;
+mod converter;
 mod draw;
+mod host;
 mod link;
 mod node;
+mod observer;
 mod packet;
 mod peer;
 mod plan;
 mod profile;
 mod run;
+mod subject;
 mod world;
 
 pub use command::{Report, SimArgs, command, run_many};

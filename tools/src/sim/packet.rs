@@ -37,3 +37,11 @@ pub(crate) struct Outbox {
     /// What is to be sent, in order.
     pub(crate) queue: Vec<(u8, Packet)>,
 }
+
+impl Outbox {
+    /// Queues a copy of `bytes` to leave by `port`.
+    pub(crate) fn send(&mut self, port: u8, bytes: &[u8]) {
+        let packet = self.packets.copy_of(bytes);
+        self.queue.push((port, packet));
+    }
+}

@@ -59,6 +59,13 @@ impl Network {
         [0x02, 0, 0, self.number, (index >> 8) as u8, index as u8]
     }
 
+    /// The link-layer address of the host with this address.
+    pub(crate) fn mac_of(&self, address: Ipv4Address) -> Option<[u8; 6]> {
+        let [_, number, high, low] = address.octets();
+        let index = usize::from(high.checked_sub(1)?) * 250 + usize::from(low.checked_sub(1)?);
+        (number == self.number).then(|| self.mac(index))
+    }
+
     /// The IPv4 address of host `index`.
     pub(crate) fn v4(&self, index: usize) -> [u8; 4] {
         [10, self.number, 1 + (index / 250) as u8, 1 + (index % 250) as u8]
@@ -152,6 +159,8 @@ struct Service {
     fin_seen: bool,
     /// The acknowledgment number that arrived last.
     last_ack: Option<u32>,
+    /// The acknowledgment number that acknowledges the FIN, once that was sent.
+    fin_end: Option<u32>,
 }
 
 /// One host.
@@ -310,7 +319,7 @@ impl Host {
 
     fn add(&mut self, plan: usize, socket: Socket<'static>, app: App, connect_at: Option<Instant>) {
         let handle = self.sockets.add(socket);
-        self.services.push(Service { plan, handle, app, connect_at, fin_seen: false, last_ack: None });
+        self.services.push(Service { plan, handle, app, connect_at, fin_seen: false, last_ack: None, fin_end: None });
         self.open += 1;
     }
 
@@ -342,7 +351,7 @@ impl Host {
             }
             let only_fin = matches!(socket.state(), State::FinWait1 | State::Closing | State::LastAck);
             let again = service.last_ack.replace(ack.number) == Some(ack.number);
-            again && only_fin && socket.send_queue() == 0
+            again && only_fin && socket.send_queue() == 0 && service.fin_end != Some(ack.number)
         })
     }
 
@@ -387,6 +396,14 @@ impl Host {
             self.interface.poll(time, &mut self.wire, &mut self.sockets);
         }
         for packet in self.wire.sent.drain(..) {
+            if let Some((port, end)) = fin_in(&packet)
+                && let Some(service) = self.services.iter_mut().find(|service| {
+                    let socket = self.sockets.get::<Socket<'_>>(service.handle);
+                    socket.local_endpoint().is_some_and(|local| local.port == port)
+                })
+            {
+                service.fin_end = Some(end);
+            }
             out.queue.push((0, packet));
         }
         if let Some(at) = self.interface.poll_at(time, &self.sockets) {
@@ -396,6 +413,31 @@ impl Host {
         }
         self.wake = wake;
     }
+}
+
+/// The TCP segment of an IPv4 packet whose checksum is right.
+fn tcp_in(packet: &[u8]) -> Option<TcpPacket<&[u8]>> {
+    let ethernet = EthernetFrame::new_checked(packet).ok()?;
+    if ethernet.ethertype() != EthernetProtocol::Ipv4 {
+        return None;
+    }
+    let ip = Ipv4Packet::new_checked(ethernet.payload()).ok()?;
+    if ip.next_header() != IpProtocol::Tcp {
+        return None;
+    }
+    let tcp = TcpPacket::new_checked(ip.payload()).ok()?;
+    tcp.verify_checksum(&ip.src_addr().into(), &ip.dst_addr().into()).then_some(tcp)
+}
+
+/// The port that a FIN comes from, and what acknowledges it.
+fn fin_in(packet: &[u8]) -> Option<(u16, u32)> {
+    // Flags first: most packets are none.
+    if packet.get(47).is_none_or(|flags| flags & 1 == 0) {
+        return None;
+    }
+    let tcp = tcp_in(packet)?;
+    let end = (tcp.seq_number().0 as u32).wrapping_add(tcp.payload().len() as u32).wrapping_add(1);
+    tcp.fin().then_some((tcp.src_port(), end))
 }
 
 /// A segment with nothing but an acknowledgment.
@@ -408,15 +450,7 @@ struct PureAck {
 
 impl PureAck {
     fn of(packet: &[u8]) -> Option<Self> {
-        let ethernet = EthernetFrame::new_checked(packet).ok()?;
-        if ethernet.ethertype() != EthernetProtocol::Ipv4 {
-            return None;
-        }
-        let ip = Ipv4Packet::new_checked(ethernet.payload()).ok()?;
-        if ip.next_header() != IpProtocol::Tcp {
-            return None;
-        }
-        let tcp = TcpPacket::new_checked(ip.payload()).ok()?;
+        let tcp = tcp_in(packet)?;
         let pure = tcp.ack() && !tcp.syn() && !tcp.fin() && !tcp.rst() && tcp.payload().is_empty();
         pure.then(|| Self { port: tcp.dst_port(), number: tcp.ack_number().0 as u32 })
     }
@@ -468,6 +502,8 @@ fn drive(socket: &mut Socket<'_>, app: &mut App, fin_seen: &mut bool, now: Insta
         }
     }
     match app.wish() {
+        // smoltcp forgets what was not read when a connection is over.
+        Wish::Close if !app.has_read_all() => {}
         Wish::Nothing => {}
         Wish::Close => {
             socket.close();

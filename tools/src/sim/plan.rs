@@ -269,6 +269,11 @@ impl App {
         1 + open_for.as_micros().saturating_mul(u64::from(self.pace)) / 1_000
     }
 
+    /// True when every byte that the other end sends was read.
+    pub(crate) fn has_read_all(&self) -> bool {
+        self.received >= self.to_receive
+    }
+
     /// True when this end reads slowly.
     pub(crate) fn is_slow(&self) -> bool {
         self.pace != 0

@@ -23,9 +23,9 @@ pub enum Topology {
 }
 
 impl Topology {
-    /// True when a box stands between clients and servers.
-    pub const fn has_box(self) -> bool {
-        matches!(self, Self::Explicit | Self::Transparent)
+    /// True when there may be clients on smoltcp.
+    pub const fn has_foreign_clients(self) -> bool {
+        matches!(self, Self::Transparent | Self::ForeignDirect)
     }
 }
 

@@ -1,18 +1,24 @@
 //! One run: a world is made from a seed, lives, and is audited.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
+use std::net::Ipv4Addr;
 use std::path::Path;
 
+use mimbox_converter::config::Config;
 use mimbox_stack::{Duration, Instant};
 use serde::Serialize;
 
+use super::converter::Converter;
 use super::draw;
+use super::host::{Addressing, Host, HostPort, Reach, Role};
 use super::link::{Link, LinkTotals};
 use super::node::End;
+use super::observer::{Carries, Observer, Side};
 use super::peer::{self, Peers};
 use super::plan::{Plan, Speaks};
-use super::profile::{Options, Profile, Topology};
+use super::profile::{BoxOptions, Options, Profile, Topology};
 use super::world::World;
+use crate::engine;
 
 /// How long a world goes on after its last application ended, at most: closing timeouts, TIME-WAIT left out.
 const CLOSING: Duration = Duration::from_secs(1_800);
@@ -144,13 +150,19 @@ pub fn run_captured(
 ) -> Result<Totals, Failure> {
     let options = profile.options(seed, connections);
     let mut rng = draw::stream(seed, 2);
-    let plans: Vec<Plan> = (0..connections).map(|_| Plan::draw(&mut rng, &options.traffic)).collect();
-    let mut world = build(&options, &plans, seed);
-    if let Some(path) = capture
-        && let Err(error) = world.capture_to(path)
-    {
-        return Err(Failure { seed, profile: profile.name, connections, complaints: vec![format!("{error:#}")] });
+    let mut plans: Vec<Plan> = (0..connections).map(|_| Plan::draw(&mut rng, &options.traffic)).collect();
+    for plan in &mut plans {
+        // smoltcp cannot put a destination option into its SYN, and has a link of its own only to a box.
+        if !options.topology.has_foreign_clients() && plan.speaks == Speaks::ForeignTcp {
+            plan.speaks = Speaks::Tcp;
+        }
     }
+    let failed = |complaints| Failure { seed, profile: profile.name, connections, complaints };
+    let built = build(&options, &plans, seed).and_then(|mut world| {
+        capture.map_or(Ok(()), |path| world.capture_to(path))?;
+        Ok(world)
+    });
+    let mut world = built.map_err(|error| failed(vec![format!("{error:#}")]))?;
     let limit = Instant::ZERO + options.time_limit;
     world.run(limit, |world| world.nodes().all(|node| node.open_ends() == 0));
     let ended = world.now();
@@ -160,11 +172,7 @@ pub fn run_captured(
     totals.virtual_ms = ended.as_millis();
     totals.note_links(&world.link_totals());
     let complaints = audit(&mut world, &plans, &mut totals);
-    if complaints.is_empty() {
-        Ok(totals)
-    } else {
-        Err(Failure { seed, profile: profile.name, connections, complaints })
-    }
+    if complaints.is_empty() { Ok(totals) } else { Err(failed(complaints)) }
 }
 
 fn audit(world: &mut World, plans: &[Plan], totals: &mut Totals) -> Vec<String> {
@@ -190,24 +198,109 @@ fn audit(world: &mut World, plans: &[Plan], totals: &mut Totals) -> Vec<String> 
     complaints
 }
 
-fn build(options: &Options, plans: &[Plan], seed: u64) -> World {
+/// The client's address on each path, and the box's or server's there.
+const PATHS: [[Ipv4Addr; 2]; 2] = [
+    [Ipv4Addr::new(10, 1, 0, 2), Ipv4Addr::new(10, 1, 0, 1)],
+    [Ipv4Addr::new(10, 2, 0, 2), Ipv4Addr::new(10, 2, 0, 1)],
+];
+/// The box's address towards the servers.
+const CORE: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
+/// The box's address towards the independent clients.
+const LAN: Ipv4Addr = Ipv4Addr::new(10, 8, 0, 1);
+/// The client's address when the servers are on its link.
+const ALONE: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 2);
+/// Experiment identifier of the destination option.
+const EXID: u16 = 0x4d42;
+
+fn build(options: &Options, plans: &[Plan], seed: u64) -> anyhow::Result<World> {
     let mut world = World::new();
+    let rng = |part| draw::stream(seed, part);
+    let smol = |network, part| Box::new(Peers::new(plans, &options.servers, network, draw::mix(seed ^ part)));
     match options.topology {
         Topology::ForeignDirect => {
-            let clients = Peers::new(plans, &options.servers, peer::clients(None), draw::mix(seed ^ 10));
-            let servers = Peers::new(plans, &options.servers, peer::servers(None), draw::mix(seed ^ 11));
+            let clients = world.add(smol(peer::clients(None), 10));
+            let servers = world.add(smol(peer::servers(None), 11));
+            join(&mut world, options, 0, (clients, 0), (servers, 0), seed);
+        }
+        Topology::TcpDirect => {
+            let port = HostPort::new(host_mac(0, 0), ALONE, Reach::Peers(peer::servers(None)));
+            let host = Host::new(plans, options.clients, Role::Client, Addressing::Server, vec![port], rng(12))?;
+            let clients = world.add(Box::new(host));
+            let servers = world.add(smol(peer::servers(None), 11));
+            join(&mut world, options, 0, (clients, 0), (servers, 0), seed);
+        }
+        Topology::MptcpDirect => {
+            let to = Addressing::Host { address: PATHS[0][1] };
+            let clients = Host::new(plans, options.clients, Role::Client, to, client_ports(), rng(12))?;
+            let ports = PATHS.iter().enumerate().map(|(index, [client, server])| {
+                HostPort::new(host_mac(1, index as u8), *server, Reach::Neighbour(*client))
+            });
+            let servers = Host::new(plans, options.clients, Role::Server, to, ports.collect(), rng(13))?;
             let clients = world.add(Box::new(clients));
             let servers = world.add(Box::new(servers));
             join(&mut world, options, 0, (clients, 0), (servers, 0), seed);
+            join(&mut world, options, 1, (clients, 1), (servers, 1), seed);
         }
-        Topology::Explicit | Topology::Transparent | Topology::TcpDirect | Topology::MptcpDirect => {}
+        Topology::Explicit | Topology::Transparent => {
+            let explicit = options.topology == Topology::Explicit;
+            let to = if explicit { Addressing::Box { address: PATHS[0][1], exid: EXID } } else { Addressing::Server };
+            let clients = Host::new(plans, options.clients, Role::Client, to, client_ports(), rng(12))?;
+            let clients = world.add(Box::new(clients));
+            let foreign = world.add(smol(peer::clients(Some(LAN)), 10));
+            let servers = world.add(smol(peer::servers(Some(CORE)), 11));
+            let carries = if explicit { Carries::Ended } else { Carries::Syns };
+            let config = Config::parse(&configuration(options), "the simulated box's configuration")?;
+            let engine = engine::shard(&config, draw::mix(seed ^ 14))?;
+            let sides = vec![Side::Clients, Side::Clients, Side::Servers, Side::Clients];
+            let converter = Converter::new(engine, options.converter, sides, Observer::new(carries), None, rng(15));
+            let middle = world.add(Box::new(converter));
+            join(&mut world, options, 0, (clients, 0), (middle, 0), seed);
+            join(&mut world, options, 1, (clients, 1), (middle, 1), seed);
+            join(&mut world, options, 2, (middle, 2), (servers, 0), seed);
+            join(&mut world, options, 3, (foreign, 0), (middle, 3), seed);
+        }
     }
-    world
+    Ok(world)
+}
+
+fn host_mac(host: u8, port: u8) -> [u8; 6] {
+    [0x02, 0, 0, 1, host, port]
+}
+
+fn client_ports() -> Vec<HostPort> {
+    let port = |(index, [client, other]): (usize, &[Ipv4Addr; 2])| {
+        HostPort::new(host_mac(0, index as u8), *client, Reach::Neighbour(*other))
+    };
+    PATHS.iter().enumerate().map(port).collect()
+}
+
+/// The box's configuration file.
+fn configuration(options: &Options) -> String {
+    let BoxOptions { frames, mtu, window_ceiling, .. } = options.converter;
+    let ports = [("wan0", PATHS[0][1], 24), ("wan1", PATHS[1][1], 24), ("core0", CORE, 16), ("lan0", LAN, 16)];
+    let mut text = String::new();
+    for (name, address, len) in ports {
+        let _ = writeln!(
+            text,
+            "[[port]]\nname = \"{name}\"\ninterface = \"{name}\"\nbackend = \"memory\"\nmtu = {mtu}\n\
+             addresses = [\"{address}/{len}\"]\n"
+        );
+    }
+    text.push_str(match options.topology {
+        Topology::Transparent => "[transparent]\nfrom = [\"wan0\", \"wan1\", \"lan0\"]\n",
+        _ => "[explicit]\nports = [\"wan0\", \"wan1\"]\nsource = [\"10.9.0.1\"]\ndst_opt = { exid = 0x4d42 }\n",
+    });
+    let _ = writeln!(
+        text,
+        "[limits]\nframes = {frames}\nframe_size = 2048\nwindow_ceiling = {window_ceiling}\n\
+         window_floor = 8\nhalf_open_per_source = 8192\n"
+    );
+    text
 }
 
 /// Lays both directions of link pair `pair`.
 fn join(world: &mut World, options: &Options, pair: usize, left: (usize, u8), right: (usize, u8), seed: u64) {
-    let [there, back] = options.links[pair];
+    let [there, back] = options.links[pair % options.links.len()];
     let part = 100 + 2 * pair as u64;
     world.connect(left, right, Link::new(there, draw::stream(seed, part)));
     world.connect(right, left, Link::new(back, draw::stream(seed, part + 1)));

@@ -1,0 +1,160 @@
+//! An engine moved by a recording or a capture instead of a worker.
+
+use std::collections::VecDeque;
+
+use anyhow::{Context as _, bail};
+use mimbox_dataplane::Engine;
+use mimbox_dataplane::record::{Cause, Event, Given};
+use mimbox_stack::limits::RX_HEADROOM;
+use mimbox_stack::{FrameId, Instant, PortId, RxFrame};
+
+/// Takes what the engine gives.
+pub(crate) trait Sink {
+    /// A frame that leaves by `port`.
+    fn frame(&mut self, now: Instant, port: PortId, bytes: &[u8]) -> anyhow::Result<()>;
+}
+
+/// Moves an engine, event by event, as the worker did that recorded them.
+pub(crate) struct Driver<E> {
+    engine: E,
+    batch: Vec<RxFrame>,
+    /// Frames that the NIC has not given back yet, in the order in which they were sent.
+    sent: VecDeque<FrameId>,
+    /// Frames kept away from the engine, as rings kept them then.
+    held: Vec<FrameId>,
+}
+
+impl<E: Engine> Driver<E> {
+    pub(crate) fn new(engine: E) -> Self {
+        Self { engine, batch: Vec::new(), sent: VecDeque::new(), held: Vec::new() }
+    }
+
+    /// The engine.
+    #[cfg(test)]
+    pub(crate) fn engine(&mut self) -> &mut E {
+        &mut self.engine
+    }
+
+    /// Runs one event of a recording; says what the engine gave.
+    pub(crate) fn recorded(&mut self, event: &Event, sink: &mut dyn Sink) -> anyhow::Result<Given> {
+        let limit = event.given.filter(|given| given.limited).map(|given| given.frames);
+        if let Cause::Frames(frames) = &event.cause {
+            for (port, bytes) in frames {
+                self.receive(*port, bytes)?;
+            }
+        }
+        self.match_free_frames(event.free_frames);
+        self.step(event.now, matches!(event.cause, Cause::Timer), limit, sink)
+    }
+
+    /// Runs one packet of a capture, after the timers that were due before it.
+    pub(crate) fn captured(
+        &mut self,
+        now: Instant,
+        port: PortId,
+        bytes: &[u8],
+        sink: &mut dyn Sink,
+    ) -> anyhow::Result<()> {
+        self.timers_until(now, sink)?;
+        self.complete_all();
+        self.receive(port, bytes)?;
+        self.step(now, false, None, sink).map(drop)
+    }
+
+    /// Runs the timers that are due up to `until`, each at its own time.
+    pub(crate) fn timers_until(&mut self, until: Instant, sink: &mut dyn Sink) -> anyhow::Result<()> {
+        let mut last = Instant::ZERO;
+        while let Some(at) = self.engine.next_deadline().filter(|&at| at <= until) {
+            self.complete_all();
+            // A deadline that does not move on would keep the replay for ever.
+            last = at.max(last + mimbox_stack::Duration::from_micros(1));
+            self.step(last.min(until), true, None, sink)?;
+            if last >= until {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives every frame back that is not the engine's.
+    pub(crate) fn finish(&mut self) {
+        self.complete_all();
+        let pool = self.engine.pool();
+        for frame in self.held.drain(..) {
+            pool.release(frame);
+        }
+    }
+
+    fn step(&mut self, now: Instant, timer: bool, limit: Option<u32>, sink: &mut dyn Sink) -> anyhow::Result<Given> {
+        if timer {
+            self.engine.on_timer(now);
+        } else {
+            self.engine.on_frames(now, &mut self.batch);
+        }
+        let mut given = Given { limited: limit.is_some(), ..Given::default() };
+        while limit.is_none_or(|limit| given.frames < limit) {
+            let Some(tx) = self.engine.poll_transmit(now) else { break };
+            let start = usize::from(tx.offset);
+            let bytes = self.engine.pool().bytes(&tx.frame).get(start..start + usize::from(tx.len)).unwrap_or(&[]);
+            given.add(tx.port, bytes);
+            sink.frame(now, tx.port, bytes)?;
+            self.sent.push_back(tx.frame);
+        }
+        Ok(given)
+    }
+
+    fn receive(&mut self, port: PortId, bytes: &[u8]) -> anyhow::Result<()> {
+        let frame = self.take_frame().context("the pool is too small for what the recording holds")?;
+        let Some(room) = self.engine.pool().bytes_mut(&frame).get_mut(RX_HEADROOM..RX_HEADROOM + bytes.len()) else {
+            self.engine.pool().release(frame);
+            bail!("a packet of {} bytes does not fit a frame: set limits.frame_size to 4096", bytes.len());
+        };
+        room.copy_from_slice(bytes);
+        self.batch.push(RxFrame { port, frame, offset: RX_HEADROOM as u16, len: bytes.len() as u16 });
+        Ok(())
+    }
+
+    fn take_frame(&mut self) -> Option<FrameId> {
+        if let Some(frame) = self.held.pop() {
+            return Some(frame);
+        }
+        if self.engine.pool().free_frames() == 0 {
+            self.complete_one();
+        }
+        self.engine.pool().alloc_control()
+    }
+
+    /// Makes the pool have as many free frames as it had then: the engine's windows may depend on it.
+    fn match_free_frames(&mut self, free: u32) {
+        while self.engine.pool().free_frames() < free {
+            match self.held.pop() {
+                Some(frame) if self.sent.is_empty() => self.engine.pool().release(frame),
+                Some(frame) => {
+                    self.held.push(frame);
+                    self.complete_one();
+                }
+                None if self.sent.is_empty() => break,
+                None => self.complete_one(),
+            }
+        }
+        while self.engine.pool().free_frames() > free {
+            let Some(frame) = self.engine.pool().alloc_control() else { break };
+            self.held.push(frame);
+        }
+    }
+
+    fn complete_one(&mut self) {
+        if let Some(frame) = self.sent.pop_front() {
+            self.engine.pool().tx_complete(frame);
+        }
+    }
+
+    fn complete_all(&mut self) {
+        while !self.sent.is_empty() {
+            self.complete_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
