@@ -185,6 +185,8 @@ pub struct Connection {
     pub(crate) last_rx: Option<ConnId>,
     pub(crate) paths: PathManager,
     pub(crate) established: bool,
+    /// A DSS with a DATA_ACK has crossed some subflow.
+    pub(crate) confirmed: bool,
     /// The end has come: no verb does anything more but send what is queued.
     pub(crate) over: bool,
     pub(crate) closed: bool,
@@ -192,28 +194,28 @@ pub struct Connection {
 
 impl Connection {
     /// A connection in the server's role: the client's MP_CAPABLE SYN is here, its subflow is in `conns`.
-    pub fn accept(now: Instant, params: AcceptParams, conns: &mut ConnTable, env: &mut Env<'_>) -> Self {
+    pub fn accept(_now: Instant, params: AcceptParams, conns: &mut ConnTable, _env: &mut Env<'_>) -> Self {
         let AcceptParams { local_key, peer, conn, config, local, local_port, remote, remote_port } = params;
         let flow = FlowKey { local, remote, local_port, remote_port };
-        let mut this = Self::new(Role::Server, local_key, config, now);
+        let mut this = Self::new(Role::Server, local_key, config);
         // RFC 8684 §3.1: checksums are used when either side requires them.
         this.checksum = config.checksum || peer.checksum();
         this.peer_denies_joins = peer.flags.contains(crate::option::CapableFlags::NO_JOIN_HERE);
-        this.add_subflow(conn, flow, Origin::Initial, conns, env);
+        this.add_subflow(conn, flow, Origin::Initial, conns);
         this
     }
 
     /// A connection in the client's role: its subflow is in `conns` and about to send its SYN.
-    pub fn connect(now: Instant, params: ConnectParams, conns: &mut ConnTable, env: &mut Env<'_>) -> Self {
+    pub fn connect(_now: Instant, params: ConnectParams, conns: &mut ConnTable, _env: &mut Env<'_>) -> Self {
         let ConnectParams { local_key, conn, config, local, local_port, remote, remote_port } = params;
         let flow = FlowKey { local, remote, local_port, remote_port };
-        let mut this = Self::new(Role::Client, local_key, config, now);
+        let mut this = Self::new(Role::Client, local_key, config);
         this.checksum = config.checksum;
-        this.add_subflow(conn, flow, Origin::Initial, conns, env);
+        this.add_subflow(conn, flow, Origin::Initial, conns);
         this
     }
 
-    fn new(role: Role, local_key: u64, config: MptcpConfig, _now: Instant) -> Self {
+    fn new(role: Role, local_key: u64, config: MptcpConfig) -> Self {
         let local = key::derive(local_key);
         // RFC 8684 §3.1: the SYN with MP_CAPABLE takes the first octet of the data sequence space.
         let first = local.idsn + 1;
@@ -262,6 +264,7 @@ impl Connection {
             last_rx: None,
             paths: PathManager::default(),
             established: false,
+            confirmed: false,
             over: false,
             closed: false,
         }
@@ -285,6 +288,12 @@ impl Connection {
             }
             return HalfOutcome::empty();
         };
+        if self.overtakes_keys(segment) {
+            if let Some(frame) = frame {
+                env.pool.release(frame);
+            }
+            return HalfOutcome::empty();
+        }
         let mut fresh = std::mem::take(&mut self.fresh);
         let result = conn.on_segment(now, segment, frame, &mut fresh, env);
         self.dirty = true;
@@ -352,7 +361,7 @@ impl Connection {
         }
         self.take_payload(now, index, fresh, conns, out, env);
         if result.contains(Outcome::FIN) {
-            self.on_subflow_fin(index, conns, env);
+            self.on_subflow_fin(index, conns);
         }
     }
 
@@ -391,10 +400,10 @@ impl Connection {
             return self.end(env);
         }
         if self.deadlines.data <= now {
-            self.on_data_timeout(now, conns, env);
+            self.on_data_timeout(conns, env);
         }
         if self.deadlines.probe <= now {
-            self.on_probe_timer(now, conns, env);
+            self.on_probe_timer(conns, env);
         }
         for index in 0..self.subflows.len() {
             if self.subflows[index].third_ack_due <= now {
@@ -402,7 +411,7 @@ impl Connection {
             }
         }
         if self.paths.deadline <= now {
-            self.announce_again(now, conns, env);
+            self.announce_again(now, conns);
         }
     }
 
@@ -544,15 +553,8 @@ impl Connection {
     }
 
     /// Remembers a subflow whose connection is in `conns`.
-    pub(crate) fn add_subflow(
-        &mut self,
-        id: ConnId,
-        flow: FlowKey,
-        origin: Origin,
-        conns: &mut ConnTable,
-        env: &mut Env<'_>,
-    ) -> usize {
-        let holder = self.free_holder(env);
+    pub(crate) fn add_subflow(&mut self, id: ConnId, flow: FlowKey, origin: Origin, conns: &mut ConnTable) -> usize {
+        let holder = self.free_holder();
         let mut subflow = Subflow::new(id, flow, origin, holder);
         if let Some(conn) = conns.get(id) {
             subflow.snd_origin = conn.iss();
@@ -566,12 +568,11 @@ impl Connection {
     }
 
     /// A bit that no entry of the retained ring has.
-    fn free_holder(&mut self, env: &mut Env<'_>) -> u32 {
+    fn free_holder(&mut self) -> u32 {
         let live = self.subflows.iter().fold(0, |bits, subflow| bits | subflow.holder);
         let free = (0..HOLDER_BITS).map(|bit| 1 << bit).find(|bit| (live | self.reinjection.used) & bit == 0);
         let bit = free.unwrap_or_else(|| {
             // Every bit was used once: take those of the dead out of the ring, once in so many subflows.
-            let _ = &env;
             for entry in self.snd.retained.iter_mut() {
                 let kept = holders(entry) & live;
                 set_holders(entry, kept);

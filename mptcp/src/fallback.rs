@@ -52,9 +52,15 @@ impl Connection {
         self.deadlines.data = Instant::MAX;
         self.paths.clear();
         self.dirty = true;
+        // A DATA_FIN no longer means anything: our FIN takes its place.
+        self.snd.una = self.snd.una.min(self.snd.nxt);
+        if self.snd.fin != DataFin::NotYet {
+            self.snd.fin = DataFin::Queued;
+        }
         let subflow = &mut self.subflows[index];
         subflow.phase = Phase::Open;
         subflow.signals.clear();
+        subflow.fin_due = false;
         if let Some(conn) = conns.get(subflow.id) {
             // What the peer has acknowledged so far on the subflow counts from here on instead of DATA_ACKs.
             subflow.last_una = conn.snd_una();
@@ -108,26 +114,12 @@ impl Connection {
         *fresh = waiting;
     }
 
-    /// The peer maps all that follows `ssn` to `dsn` and on: it falls back.
-    pub(crate) fn on_infinite_mapping(
-        &mut self,
-        index: usize,
-        dsn: Dsn,
-        ssn: u32,
-        conns: &mut ConnTable,
-        env: &mut Env<'_>,
-    ) {
+    /// The peer maps all that follows without end: it falls back. With one subflow and contiguous data that is the line
+    /// which the mappings lie on anyway.
+    pub(crate) fn on_infinite_mapping(&mut self, index: usize, now: Instant, conns: &mut ConnTable, env: &mut Env<'_>) {
         if !self.may_fall_back() {
-            return self.abort_subflow(
-                Instant::ZERO,
-                index,
-                Some(ResetReason::MptcpSpecific),
-                ResetWith::Nothing,
-                conns,
-                env,
-            );
+            return self.abort_subflow(now, index, Some(ResetReason::MptcpSpecific), ResetWith::Nothing, conns, env);
         }
-        let _ = (dsn, ssn);
         self.fall_back(index, Reason::InfiniteMapping, conns, env);
     }
 
@@ -169,7 +161,7 @@ impl Connection {
     }
 
     /// The peer says that what we sent from `dsn` on did not arrive as it was.
-    pub(crate) fn on_fail(&mut self, index: usize, dsn: Dsn, conns: &mut ConnTable, env: &mut Env<'_>) {
+    pub(crate) fn on_fail(&mut self, index: usize, conns: &mut ConnTable, env: &mut Env<'_>) {
         env.counters.inc(Counter::MptcpFailIn);
         if !self.may_fall_back() {
             return;
@@ -177,7 +169,6 @@ impl Connection {
         // RFC 8684 §3.7: the receiver of an MP_FAIL answers with one and reverts to plain TCP entirely.
         env.counters.inc(Counter::MptcpFailOut);
         self.fall_back(index, Reason::Checksum, conns, env);
-        let _ = dsn;
         self.subflows[index].signals.push(MptcpOption::Fail { dsn: self.rcv.nxt.0 });
         ask_ack(conns.get(self.subflows[index].id));
     }

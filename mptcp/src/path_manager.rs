@@ -116,7 +116,7 @@ impl Connection {
     }
 
     /// Sends the announcements that are due.
-    pub(crate) fn announce_again(&mut self, now: Instant, conns: &mut ConnTable, env: &mut Env<'_>) {
+    pub(crate) fn announce_again(&mut self, now: Instant, conns: &mut ConnTable) {
         if !matches!(self.mode, Mode::Multipath) {
             // Before the keys are known nothing can be signed; the timer is armed anew once they are.
             self.paths.deadline = Instant::MAX;
@@ -146,7 +146,6 @@ impl Connection {
             self.signal(index, option, conns);
         }
         self.paths.rearm();
-        let _ = env;
     }
 
     /// The keys are known: what was to be announced can be signed.

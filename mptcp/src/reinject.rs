@@ -89,7 +89,7 @@ impl Connection {
     ///
     /// RFC 8684 §3.3.6: this guards against middleboxes that acknowledge what they do not deliver, and against receivers
     /// that dropped what they had acknowledged on the subflow.
-    pub(crate) fn on_data_timeout(&mut self, now: Instant, conns: &mut ConnTable, env: &mut Env<'_>) {
+    pub(crate) fn on_data_timeout(&mut self, conns: &mut ConnTable, env: &mut Env<'_>) {
         self.deadlines.data = Instant::MAX;
         if !matches!(self.mode, Mode::Multipath) {
             return;
@@ -112,6 +112,5 @@ impl Connection {
         if self.snd.fin == DataFin::Sent {
             self.say_data_fin_everywhere(conns);
         }
-        let _ = now;
     }
 }

@@ -1,6 +1,6 @@
 //! Ends: of the data level (DATA_FIN, MP_FASTCLOSE) and of single subflows (RFC 8684 §3.3.3, §3.5, §3.6).
 
-use mimbox_stack::tcp::{ConnId, ConnTable, Outcome};
+use mimbox_stack::tcp::{ConnId, ConnTable, Outcome, State};
 use mimbox_stack::{Counter, Env, Instant};
 
 use super::{Connection, DataFin, Mode, ask_ack};
@@ -76,7 +76,7 @@ impl Connection {
     }
 
     /// The peer ends the whole connection.
-    pub(super) fn on_fastclose(&mut self, _now: Instant, conns: &mut ConnTable, env: &mut Env<'_>) {
+    pub(super) fn on_fastclose(&mut self, conns: &mut ConnTable, env: &mut Env<'_>) {
         env.counters.inc(Counter::MptcpFastcloseIn);
         // RFC 8684 §3.5: answered by RSTs on all subflows.
         self.reset_all(ResetWith::Nothing, conns, env);
@@ -108,7 +108,7 @@ impl Connection {
         }
         if signals.fastclose == Some(self.local_key) && matches!(self.mode, Mode::Multipath) {
             self.subflows[index].phase = Phase::Aborted;
-            return self.on_fastclose(now, conns, env);
+            return self.on_fastclose(conns, env);
         }
         self.note_ended(now, index, self.config.last_reset, env);
     }
@@ -127,10 +127,13 @@ impl Connection {
                 self.outcome |= HalfOutcome::TIMED_OUT;
             }
             self.note_ended(now, index, LastReset::Wait, env);
-        } else if result.intersects(Outcome::CLOSED | Outcome::RESET) {
+            return;
+        }
+        let state = conns.get(self.subflows[index].id).map_or(State::Closed, |conn| conn.state());
+        let ended = result.intersects(Outcome::CLOSED | Outcome::RESET);
+        if ended || matches!(state, State::TimeWait | State::Closed) {
             self.note_ended(now, index, LastReset::Wait, env);
         }
-        let _ = conns;
     }
 
     /// Subflow `index` is over. What it has queued (a RST, a last ACK) is still polled; then it is reaped.
@@ -151,6 +154,12 @@ impl Connection {
         }
         self.dirty = true;
         self.reinjection.start();
+        let waits = matches!(self.mode, Mode::Multipath) && last_reset == LastReset::Wait && !self.is_done();
+        if waits && !self.subflows.iter().any(|subflow| !subflow.ended && subflow.phase != Phase::Opening) {
+            // RFC 8684 §3.3.3: the connection outlives its last subflow for a while, so that another path can take over.
+            // Attempts that fail do not lengthen the time.
+            self.deadlines.lonely = self.deadlines.lonely.min(now + self.config.no_subflow_timeout);
+        }
         if self.subflows.iter().any(|subflow| !subflow.ended) {
             return;
         }
@@ -162,16 +171,13 @@ impl Connection {
         if finished {
             return self.end(env);
         }
-        if matches!(self.mode, Mode::Multipath) && last_reset == LastReset::Wait {
-            // RFC 8684 §3.3.3: the connection outlives its last subflow for a while, so that another path can take over.
-            self.deadlines.lonely = now + self.config.no_subflow_timeout;
-            return;
+        if !waits {
+            self.reset_by_peer(env);
         }
-        self.reset_by_peer(env);
     }
 
     /// The peer closed subflow `index` by a FIN.
-    pub(super) fn on_subflow_fin(&mut self, index: usize, conns: &mut ConnTable, env: &mut Env<'_>) {
+    pub(super) fn on_subflow_fin(&mut self, index: usize, conns: &mut ConnTable) {
         if matches!(self.mode, Mode::Plain(_)) {
             return self.on_plain_fin();
         }
@@ -183,7 +189,6 @@ impl Connection {
                 conn.shutdown();
             }
         }
-        let _ = env;
     }
 
     /// Says the DATA_FIN on the subflow that is best for it.

@@ -20,7 +20,7 @@ impl Connection {
     /// When the connection takes no further subflow; the caller answers with a reset.
     pub fn join(
         &mut self,
-        now: Instant,
+        _now: Instant,
         syn: &SegmentIn,
         join: JoinSyn,
         id: ConnId,
@@ -32,12 +32,11 @@ impl Connection {
         }
         self.may_add_subflow()?;
         let origin = Origin::JoinedByPeer { local_nonce: env.rng.next_u32(), remote_nonce: join.nonce };
-        let index = self.add_subflow(id, syn.flow, origin, conns, env);
+        let index = self.add_subflow(id, syn.flow, origin, conns);
         let subflow = &mut self.subflows[index];
         subflow.remote_addr_id = join.addr_id;
         subflow.local_addr_id = self.paths.id_of(syn.flow.local, syn.flow.local_port);
         subflow.backup = join.backup;
-        let _ = now;
         Ok(())
     }
 
@@ -48,7 +47,7 @@ impl Connection {
     /// When the connection can have no further subflow; the caller removes `id`.
     pub fn open_subflow(
         &mut self,
-        now: Instant,
+        _now: Instant,
         id: ConnId,
         addr_id: u8,
         conns: &mut ConnTable,
@@ -56,14 +55,13 @@ impl Connection {
     ) -> Result<(), JoinRefused> {
         self.may_add_subflow()?;
         // RFC 8684 §3.1: no further subflow before a DSS has crossed the first one.
-        if !self.subflows.iter().any(|subflow| subflow.confirmed) {
+        if !self.confirmed {
             return Err(JoinRefused::NotPossible);
         }
         let Some(flow) = conns.get(id).map(|conn| *conn.flow()) else { return Err(JoinRefused::NotPossible) };
         let origin = Origin::JoinedByUs { local_nonce: env.rng.next_u32(), remote_nonce: 0 };
-        let index = self.add_subflow(id, flow, origin, conns, env);
+        let index = self.add_subflow(id, flow, origin, conns);
         self.subflows[index].local_addr_id = addr_id;
-        let _ = now;
         Ok(())
     }
 
@@ -122,17 +120,21 @@ impl Connection {
                 _ => self.fall_back(index, Reason::Handshake, conns, env),
             },
             Role::Server => {
-                if self.take_client_keys(segment, signals, env) {
-                    return;
-                }
-                // Data that overtook the first segment may complete the TCP handshake; the keys come with the first one.
-                let overtook = signals.dss.is_some()
-                    && conns.get(self.subflows[index].id).is_some_and(|conn| segment.seq.after(conn.rcv_nxt()));
-                if !overtook {
+                if !self.take_client_keys(segment, signals, env) {
                     self.fall_back(index, Reason::Handshake, conns, env);
                 }
             }
         }
+    }
+
+    /// True for a segment that comes before the client's keys but shows that they are on their way: it overtook the first
+    /// data. It cannot be understood yet, so it counts as lost; the client sends it again.
+    pub(super) fn overtakes_keys(&self, segment: &SegmentIn) -> bool {
+        if self.mode != Mode::Negotiating || self.role != Role::Server || Self::is_syn(segment) {
+            return false;
+        }
+        let signals = Signals::read(segment);
+        signals.dss.is_some() && signals.capable.is_none()
     }
 
     /// True for an MP_CAPABLE on a SYN/ACK that agrees to what we asked for.

@@ -28,10 +28,10 @@ impl Connection {
             return;
         }
         if signals.fastclose == Some(self.local_key) {
-            return self.on_fastclose(now, conns, env);
+            return self.on_fastclose(conns, env);
         }
-        if let Some(dsn) = signals.fail {
-            self.on_fail(index, Dsn(dsn), conns, env);
+        if signals.fail.is_some() {
+            self.on_fail(index, conns, env);
         }
         if let Some(dss) = &signals.dss {
             self.on_dss(now, index, segment, dss, conns, env);
@@ -57,8 +57,9 @@ impl Connection {
     ) {
         if let Some(ack) = dss.data_ack {
             self.subflows[index].confirmed = true;
+            self.confirmed = true;
             let window = conns.get(self.subflows[index].id).map_or(0, |conn| conn.peer_window());
-            self.on_data_ack(now, ack.expand(self.snd.una), window, Self::is_syn(segment), env);
+            self.on_data_ack(ack.expand(self.snd.una), window, Self::is_syn(segment), env);
         }
         if let Some(mapping) = &dss.mapping {
             self.on_mapping(now, index, mapping, dss.data_fin, conns, env);
@@ -66,7 +67,7 @@ impl Connection {
     }
 
     /// The peer expects `ack` next and takes `window` bytes from there.
-    fn on_data_ack(&mut self, now: Instant, ack: Dsn, window: u32, is_syn: bool, env: &mut Env<'_>) {
+    fn on_data_ack(&mut self, ack: Dsn, window: u32, is_syn: bool, env: &mut Env<'_>) {
         let fin = u64::from(self.snd.fin == DataFin::Sent || self.snd.fin == DataFin::Acked);
         if ack.after(self.snd.sent + fin) {
             // It acknowledges what was never sent: not to be believed, nor is its window.
@@ -88,7 +89,6 @@ impl Connection {
         self.probe_tries = 0;
         self.deadlines.probe = Instant::MAX;
         self.deadlines.data = Instant::MAX;
-        let _ = now;
     }
 
     /// Forgets what lies before `ack`.
@@ -125,7 +125,7 @@ impl Connection {
         }
         let dsn = wire.dsn.expand(self.rcv.nxt);
         if wire.len == 0 {
-            return self.on_infinite_mapping(index, dsn, wire.ssn, conns, env);
+            return self.on_infinite_mapping(index, now, conns, env);
         }
         // RFC 8684 §3.3: a checksum that was not agreed on, or a missing one that was, breaks the subflow.
         if wire.checksum.is_some() != self.checksum {

@@ -55,7 +55,7 @@ impl Connection {
     /// Before anything is polled: announcements, data onto subflows, DATA_FIN, window updates, deadlines.
     fn prepare(&mut self, now: Instant, conns: &mut ConnTable, env: &mut Env<'_>) {
         if self.paths.deadline <= now {
-            self.announce_again(now, conns, env);
+            self.announce_again(now, conns);
         }
         self.schedule(conns, env);
         match self.mode {
@@ -100,7 +100,10 @@ impl Connection {
 
     /// Puts data on the subflows that have room: first what must be sent again, then new data.
     fn schedule(&mut self, conns: &mut ConnTable, env: &mut Env<'_>) {
-        if !self.established || (self.snd.next == self.snd.retained.len() && !self.reinjection.is_running()) {
+        // Before the peer's key is known nothing can be mapped in a way that it would be sure to understand.
+        if self.mode == Mode::Negotiating
+            || (self.snd.next == self.snd.retained.len() && !self.reinjection.is_running())
+        {
             return;
         }
         let mut candidates = self.candidates(conns);
@@ -193,7 +196,7 @@ impl Connection {
     }
 
     /// The peer's window has been too small for a while: sends as much as fits, one byte at least.
-    pub(super) fn on_probe_timer(&mut self, _now: Instant, conns: &mut ConnTable, env: &mut Env<'_>) {
+    pub(super) fn on_probe_timer(&mut self, conns: &mut ConnTable, env: &mut Env<'_>) {
         self.deadlines.probe = Instant::MAX;
         self.probe_tries = self.probe_tries.saturating_add(1);
         let window = self.snd.edge.saturating_distance_from(self.snd.sent).clamp(1, u64::from(u16::MAX)) as u16;
@@ -377,17 +380,15 @@ impl Connection {
         });
         let dss = MptcpOption::Dss(Dss { data_ack: Some(self.data_ack()), mapping, data_fin: fin });
         let subflow = &mut self.subflows[index];
-        if let Some(signal) = subflow.signals.first() {
-            signal.emit(&mut out.upper);
-            if signal.kind() == crate::option::Kinds::FAIL || !fin {
-                subflow.signals.remove(0);
-            } else {
-                // The DATA_FIN goes first; the signal has the next ACK.
-                out.upper.clear();
-            }
+        // The DATA_FIN goes first; a signal has the next ACK.
+        if !fin && !subflow.signals.is_empty() {
+            subflow.signals.remove(0).emit(&mut out.upper);
         }
         let before = out.upper.len();
-        if !dss.emit(&mut out.upper) || out.upper.len().next_multiple_of(4) > budget {
+        if before.next_multiple_of(4) > budget {
+            // ADD_ADDR with IPv6 and a port takes 30 bytes: on this one ACK, which moves nothing, timestamps give way.
+            out.timestamps = None;
+        } else if !dss.emit(&mut out.upper) || out.upper.len().next_multiple_of(4) > budget {
             // RFC 8684 §3.4.1: an ADD_ADDR with a port or an IPv6 address leaves no room for a DSS.
             out.upper.truncate(before);
         }

@@ -1,0 +1,51 @@
+//! How connections end.
+
+use super::*;
+use crate::HalfOutcome;
+
+#[test]
+fn half_close_leaves_the_other_direction_open() {
+    for side in 0..2 {
+        let mut pair = pair(7, vec![Path::clean(10), Path::clean(20)]);
+        pair.hosts[1 - side].closes = false;
+        pair.hosts[side].to_write = 1000;
+        assert!(pair.run(SECOND * 5, |pair| pair.hosts[1 - side].fin));
+        pair.hosts[1 - side].to_write = 1_000_000;
+        assert!(pair.run(MINUTE, |pair| pair.hosts[side].read == 1_000_000), "{}", pair.status());
+        pair.hosts[1 - side].closes = true;
+        close(&mut pair);
+    }
+}
+
+#[test]
+fn an_abort_reaches_the_peer_as_a_reset_of_all() {
+    for side in 0..2 {
+        let mut pair = pair(8, vec![Path::clean(10), Path::clean(20)]);
+        pair.hosts[1].to_write = 10_000_000;
+        pair.hosts[0].closes = false;
+        assert!(pair.run(MINUTE, |pair| pair.hosts[0].read > 200_000));
+        pair.hosts[side].abort();
+        assert!(pair.run(SECOND * 2, |pair| pair.all_closed()), "{}", pair.status());
+        assert!(pair.hosts[1 - side].outcome.contains(HalfOutcome::RESET | HalfOutcome::CLOSED));
+        assert!(pair.hosts[1 - side].events.contains(&Event::Reset));
+        assert_eq!(pair.counter(1 - side, Counter::MptcpFastcloseIn), 1);
+        pair.audit();
+    }
+}
+
+#[test]
+fn the_data_fin_is_repeated_until_it_is_acknowledged() {
+    for seed in 0..60 {
+        let mut pair = pair(seed, vec![lossy(250, 0, 10), lossy(250, 0, 10)]);
+        exchange(&mut pair, [3000, 3000], MINUTE * 3);
+        close(&mut pair);
+    }
+}
+
+#[test]
+fn a_client_whose_server_never_answers_times_out() {
+    let mut pair = pair(9, vec![Path { up: false, ..Path::clean(10) }]);
+    let ended = pair.run(MINUTE * 10, |pair| pair.hosts[0].connection().is_closed());
+    assert!(ended, "{}", pair.status());
+    assert!(pair.hosts[0].outcome.contains(HalfOutcome::TIMED_OUT));
+}

@@ -1,0 +1,137 @@
+//! Every way down to plain TCP, and the resets where there is none.
+
+use mimbox_stack::TcpFlags;
+
+use super::*;
+use crate::option::Signals;
+
+/// One path on which options vanish from the segments that `strips` names.
+fn stripped(
+    seed: u64,
+    sizes: [u64; 2],
+    mut strips: impl FnMut(usize, &mimbox_stack::SegmentIn) -> bool + 'static,
+) -> Pair {
+    let mut pair = pair(seed, vec![lossy(seed % 20, seed % 30, 10), lossy(0, 0, 5)]);
+    pair.meddler = Some(Box::new(move |path, from, segment, _| {
+        if path == 0 && strips(from, segment) {
+            segment.options.mptcp.clear();
+        }
+        true
+    }));
+    exchange(&mut pair, sizes, MINUTE * 3);
+    pair
+}
+
+fn both_fell_back(pair: &mut Pair) {
+    for side in 0..2 {
+        assert!(pair.hosts[side].connection().has_fallen_back(), "side {side}: {}", pair.status());
+        assert!(pair.hosts[side].events.contains(&Event::Fallback));
+    }
+}
+
+#[test]
+fn an_option_stripped_from_the_syn_ack_falls_back() {
+    for seed in 0..10 {
+        let mut pair =
+            stripped(seed, [100_000, 100_000], |from, segment| from == 1 && segment.flags.contains(TcpFlags::SYN));
+        both_fell_back(&mut pair);
+        close(&mut pair);
+    }
+}
+
+#[test]
+fn an_option_stripped_from_all_but_syns_falls_back() {
+    for seed in 0..20 {
+        let mut pair = stripped(seed, [100_000, 100_000], |_, segment| !segment.flags.contains(TcpFlags::SYN));
+        both_fell_back(&mut pair);
+        close(&mut pair);
+    }
+}
+
+#[test]
+fn options_stripped_in_one_direction_after_the_handshake_fall_back() {
+    for seed in 0..20 {
+        let side = (seed % 2) as usize;
+        let mut pair = stripped(seed, [100_000, 100_000], move |from, segment| {
+            from == side && !segment.flags.contains(TcpFlags::SYN)
+        });
+        both_fell_back(&mut pair);
+        close(&mut pair);
+    }
+}
+
+#[test]
+fn a_server_that_speaks_first_falls_back_too() {
+    for seed in 0..20 {
+        let mut pair = stripped(seed, [0, 300_000], |_, segment| !segment.flags.contains(TcpFlags::SYN));
+        both_fell_back(&mut pair);
+        close(&mut pair);
+    }
+}
+
+/// A middlebox that changes a byte of the payload on path 0, once there has been `after` of it.
+fn meddling_with_payload(pair: &mut Pair, after: u64, times: u32) {
+    let mut seen = 0;
+    let mut left = times;
+    pair.meddler = Some(Box::new(move |path, from, _, payload| {
+        if path == 0 && from == 1 && !payload.is_empty() {
+            seen += payload.len() as u64;
+            if seen > after && left > 0 {
+                left -= 1;
+                payload[0] ^= 0xff;
+            }
+        }
+        true
+    }));
+}
+
+#[test]
+fn with_several_subflows_a_changed_byte_resets_its_subflow_and_the_data_comes_by_another() {
+    for seed in 0..10 {
+        let checksum = MptcpConfig { checksum: true, ..MptcpConfig::default() };
+        let mut pair = Pair::new(seed, vec![Path::clean(10), Path::clean(12)], [checksum; 2]);
+        meddling_with_payload(&mut pair, 100_000, 1);
+        exchange(&mut pair, [100_000, 600_000], MINUTE);
+        assert_eq!(pair.counter(0, Counter::MptcpDssChecksumErrors), 1);
+        assert_eq!(pair.counter(1, Counter::MptcpFailIn), 1);
+        assert!(!pair.hosts[0].connection().has_fallen_back());
+        close(&mut pair);
+    }
+}
+
+#[test]
+fn with_one_subflow_a_changed_byte_makes_both_fall_back() {
+    let checksum = MptcpConfig { checksum: true, ..MptcpConfig::default() };
+    let mut pair = Pair::new(1, vec![Path::clean(10)], [checksum; 2]);
+    pair.hosts[0].tolerates = 1;
+    meddling_with_payload(&mut pair, 100_000, 1);
+    exchange(&mut pair, [100_000, 600_000], MINUTE);
+    both_fell_back(&mut pair);
+    assert_eq!(pair.counter(0, Counter::MptcpFallbackChecksum), 1);
+    assert_eq!(pair.counter(1, Counter::MptcpFallbackChecksum), 1);
+    close(&mut pair);
+}
+
+#[test]
+fn the_infinite_mapping_is_said_once() {
+    let mut pair = pair(3, vec![Path::clean(10)]);
+    pair.trace = Some(Vec::new());
+    pair.meddler = Some(Box::new(|_, from, segment, _| {
+        if from == 0 && !segment.flags.contains(TcpFlags::SYN) && segment.payload_len == 0 {
+            // The client's ACKs lose their options, the one with the keys left out.
+            if Signals::read(segment).capable.is_none() {
+                segment.options.mptcp.clear();
+            }
+        }
+        true
+    }));
+    pair.hosts[0].closes = false;
+    pair.hosts[1].to_write = 300_000;
+    assert!(pair.run(MINUTE, |pair| pair.hosts[0].read == 300_000), "{}", pair.status());
+    let infinite = |(_, from, segment): &&(usize, usize, mimbox_stack::SegmentIn)| {
+        *from == 1 && Signals::read(segment).dss.and_then(|dss| dss.mapping).is_some_and(|map| map.len == 0)
+    };
+    let trace = pair.trace.take().unwrap();
+    assert_eq!(trace.iter().filter(infinite).count(), 1, "{}", pair.status());
+    pair.audit();
+}
