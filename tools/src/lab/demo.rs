@@ -96,6 +96,9 @@ fn show(mode: Mode, options: &DemoOptions) -> Result<ModeResult> {
     let result = exercise(&lab, &mut running, mode, options);
     let files = options.output.join(mode.to_string());
     keep_evidence(&running, &files);
+    if interrupted() {
+        bail!("interrupted");
+    }
     let mut result = result.with_context(|| {
         let log = running.log();
         let tail: Vec<&str> = log.lines().rev().take(20).collect();
