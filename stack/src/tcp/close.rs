@@ -74,11 +74,17 @@ impl Conn<'_> {
             self.challenge(now, env);
             return Outcome::empty();
         }
+        // RFC 1337 §3: nothing is left that a reset could abort, and the peer has had everything.
+        if self.hot.state == State::TimeWait {
+            return Outcome::empty();
+        }
+        // RFC 9293 §3.10.7.4, second step: a peer that has closed and acknowledged all data only lacks our FIN.
+        let over = matches!(self.hot.state, State::Closing | State::LastAck) && self.cold.ring.is_empty();
         env.counters.inc(Counter::TcpResetsIn);
         self.release(env);
         self.hot.flags &= ConnFlags::TIMESTAMPS | ConnFlags::SHARED_WINDOW;
         self.close();
-        Outcome::ACCEPTED | Outcome::RESET | Outcome::CLOSED
+        if over { Outcome::ACCEPTED | Outcome::CLOSED } else { Outcome::ACCEPTED | Outcome::RESET | Outcome::CLOSED }
     }
 
     /// Sends a challenge ACK, so many a second and connection (RFC 5961 §7, erratum 4772).
