@@ -73,9 +73,13 @@ pub(crate) struct Observer {
     pub(crate) frames: u64,
 }
 
+/// TTL of what every node of a world sends: a packet with a lower one was passed on, and is not the box's own.
+const TTL: u8 = 64;
+
 /// A TCP segment as the observer needs it.
 struct Seen<'a> {
     direction: Direction,
+    ttl: u8,
     tcp: TcpPacket<&'a [u8]>,
 }
 
@@ -124,6 +128,9 @@ impl Observer {
         let Some(seen) = tcp_of(frame)? else {
             return Ok(());
         };
+        if seen.ttl < TTL && self.carries == Carries::Syns && !seen.tcp.syn() {
+            return Ok(());
+        }
         let tcp = &seen.tcp;
         let mut scale = None;
         let mut mptcp = false;
@@ -289,7 +296,7 @@ fn v4(bytes: &[u8]) -> Result<Option<Seen<'_>>, String> {
     }
     let (src, dst) = (ip.src_addr(), ip.dst_addr());
     match ip.next_header() {
-        IpProtocol::Tcp => tcp(ip.payload(), src.into(), dst.into()),
+        IpProtocol::Tcp => tcp(ip.payload(), src.into(), dst.into(), ip.hop_limit()),
         IpProtocol::Icmp => {
             let icmp = Icmpv4Packet::new_checked(ip.payload()).map_err(|_| "a malformed ICMP packet".to_owned())?;
             if icmp.verify_checksum() { Ok(None) } else { Err("a wrong ICMP checksum".to_owned()) }
@@ -302,7 +309,7 @@ fn v6(bytes: &[u8]) -> Result<Option<Seen<'_>>, String> {
     let ip = Ipv6Packet::new_checked(bytes).map_err(|_| "a malformed IPv6 header".to_owned())?;
     let (src, dst) = (ip.src_addr(), ip.dst_addr());
     match ip.next_header() {
-        IpProtocol::Tcp => tcp(ip.payload(), src.into(), dst.into()),
+        IpProtocol::Tcp => tcp(ip.payload(), src.into(), dst.into(), ip.hop_limit()),
         IpProtocol::Icmpv6 => {
             let icmp = Icmpv6Packet::new_checked(ip.payload()).map_err(|_| "a malformed ICMPv6 packet".to_owned())?;
             if icmp.verify_checksum(&src, &dst) { Ok(None) } else { Err("a wrong ICMPv6 checksum".to_owned()) }
@@ -311,13 +318,13 @@ fn v6(bytes: &[u8]) -> Result<Option<Seen<'_>>, String> {
     }
 }
 
-fn tcp(bytes: &[u8], src: IpAddr, dst: IpAddr) -> Result<Option<Seen<'_>>, String> {
+fn tcp(bytes: &[u8], src: IpAddr, dst: IpAddr, ttl: u8) -> Result<Option<Seen<'_>>, String> {
     let tcp = TcpPacket::new_checked(bytes).map_err(|_| "a malformed TCP header".to_owned())?;
     if !tcp.verify_checksum(&src.into(), &dst.into()) {
         return Err("a wrong TCP checksum".to_owned());
     }
     let direction = Direction { from: (src, tcp.src_port()), to: (dst, tcp.dst_port()) };
-    Ok(Some(Seen { direction, tcp }))
+    Ok(Some(Seen { direction, ttl, tcp }))
 }
 
 /// The first bytes of a frame, for a report.
