@@ -58,11 +58,6 @@ fn lose_the_first(mode: Mode, direction: Direction) -> Result<()> {
 }
 
 #[test]
-fn an_upload_survives_the_loss_of_its_first_path() -> Result<()> {
-    lose_the_first(Mode::Explicit, Direction::Upload)
-}
-
-#[test]
 fn a_download_survives_the_loss_of_its_first_path() -> Result<()> {
     lose_the_first(Mode::Explicit, Direction::Download)
 }
