@@ -53,8 +53,6 @@ fn both_subflows_carry_an_upload_and_a_download() -> Result<()> {
         let report = Transfer::new(direction, 64 * MIB).run(&lab, &mut server)?;
         assert_eq!(report.faults(), Vec::<String>::new());
         assert!(report.shares().iter().all(|share| *share > 0.2), "{direction:?}: {:?}", report.shares());
-        // Two paths of 300 Mbit/s: one alone cannot do this.
-        assert!(report.goodput_bits() > 350e6, "{direction:?}: {} bit/s", report.goodput_bits());
     }
     let seen = watch.counts()?;
     assert!(seen.mptcp > 1000 && seen.mptcp <= seen.tcp, "{seen:?}");
