@@ -140,7 +140,7 @@ impl End {
         }
     }
 
-    fn transmit(&mut self, now: Instant, mut send: impl FnMut(Vec<u8>)) {
+    pub(super) fn transmit(&mut self, now: Instant, mut send: impl FnMut(Vec<u8>)) {
         self.write();
         let space = self.space;
         if self.with(|conn, _| conn.state()).is_synchronized() {
@@ -162,7 +162,7 @@ impl End {
 pub(super) struct Pair {
     pub now: Instant,
     pub ends: [End; 2],
-    link: Link,
+    pub link: Link,
     rng: Rng,
     flying: Vec<(Instant, u64, usize, Vec<u8>)>,
     count: u64,
@@ -194,6 +194,29 @@ impl Pair {
         let opening = Opening::Accept { iss: SeqNum(77), syn, offer: offers[1] };
         let server = End::new(now, flow.reversed(), opening, config, seed + 1, chunk);
         Self { now, ends: [client, server], link, rng: Rng::from_u64(seed), flying: Vec::new(), count: 0, seed }
+    }
+
+    /// What end `side` wants sent now.
+    pub(super) fn sent_by(&mut self, side: usize) -> Vec<Vec<u8>> {
+        let mut sent = Vec::new();
+        self.ends[side].transmit(self.now, |packet| sent.push(packet));
+        sent
+    }
+
+    /// Hands packets to end `side`.
+    pub(super) fn deliver(&mut self, side: usize, packets: &[Vec<u8>]) {
+        for packet in packets {
+            self.ends[side].receive(self.now, packet);
+        }
+    }
+
+    /// Lets time pass until end `side` has something due, and runs it.
+    pub(super) fn run_timer(&mut self, side: usize) {
+        let due = self.ends[side].with(|conn, _| conn.next_deadline()).expect("something is due");
+        let now = self.now.max(due);
+        self.now = now;
+        let outcome = self.ends[side].with(|conn, env| conn.on_timer(now, env));
+        self.ends[side].outcome |= outcome;
     }
 
     fn launch(&mut self, from: usize, packet: Vec<u8>) {

@@ -33,9 +33,13 @@ impl Conn<'_> {
         };
         let mut outcome = match checked {
             Ok(outcome) => outcome,
-            Err(outcome) => {
+            Err(mut outcome) => {
                 if let Some(frame) = frame {
                     env.pool.release(frame);
+                }
+                // Old data may bring the acknowledgment of our FIN.
+                if self.hot.state != was {
+                    outcome |= self.closing_outcome(now);
                 }
                 return outcome;
             }
@@ -78,10 +82,10 @@ impl Conn<'_> {
         }
         if !self.is_acceptable(segment) {
             env.counters.inc(Counter::TcpOutOfWindow);
-            if !segment.flags.contains(TcpFlags::RST) {
-                self.answer_unacceptable(now, segment, env);
+            if segment.flags.contains(TcpFlags::RST) {
+                return Err(Outcome::empty());
             }
-            return Err(Outcome::empty());
+            return Err(self.answer_unacceptable(now, segment, env));
         }
         if segment.flags.contains(TcpFlags::RST) {
             return Err(self.on_reset(now, segment, env));
@@ -119,7 +123,8 @@ impl Conn<'_> {
     }
 
     /// Old data is acknowledged again; with data in flight elsewhere nothing else is due (RFC 9293 §3.10.7.4).
-    fn answer_unacceptable(&mut self, now: Instant, segment: &SegmentIn, env: &mut Env<'_>) {
+    fn answer_unacceptable(&mut self, now: Instant, segment: &SegmentIn, env: &mut Env<'_>) -> Outcome {
+        let mut outcome = Outcome::empty();
         if segment.seq_len() > 0 || segment.seq + 1 == self.hot.rcv_nxt {
             if (segment.seq + segment.seq_len()).at_or_before(self.hot.rcv_nxt) {
                 env.counters.inc(Counter::TcpDuplicates);
@@ -135,10 +140,11 @@ impl Conn<'_> {
             && segment.ack.after(self.hot.snd_una)
             && segment.ack.at_or_before(self.hot.snd_nxt)
         {
-            let _ = self.on_acknowledgment(now, segment, env);
+            outcome |= self.on_acknowledgment(now, segment, env);
         }
         self.schedule_ack(now);
         self.arm(now);
+        outcome
     }
 
     /// RFC 7323 §4.3: the timestamp of the segment that spans the last ACK is echoed.

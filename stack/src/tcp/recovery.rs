@@ -326,7 +326,9 @@ impl Conn<'_> {
 
     fn keepalive_at(&self) -> Option<Instant> {
         let idle = self.cold.config.keepalive?;
-        if !matches!(self.hot.state, State::Established | State::CloseWait) || !self.cold.ring.is_empty() {
+        if !matches!(self.hot.state, State::Established | State::CloseWait | State::FinWait2)
+            || !self.cold.ring.is_empty()
+        {
             return None;
         }
         let probes = u64::from(self.cold.keepalives);

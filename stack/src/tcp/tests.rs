@@ -95,3 +95,40 @@ fn an_aborted_connection_resets_its_peer() {
     assert!(pair.run(HOUR, |ends| ends[0].outcome.contains(Outcome::RESET)));
     pair.audit();
 }
+
+#[test]
+fn old_data_that_acknowledges_our_fin_ends_the_connection() {
+    let mut pair = Pair::new(6, CLEAN, [Offer::default(); 2], 1448);
+    let established =
+        |ends: &[super::harness::End; 2]| ends.iter().all(|end| end.outcome.contains(Outcome::ESTABLISHED));
+    assert!(pair.run(HOUR, established));
+    // Both ends send and close at once; the acknowledgments of both get lost.
+    pair.ends[0].to_write = 5;
+    pair.ends[1].to_write = 10;
+    let (from_client, from_server) = (pair.sent_by(0), pair.sent_by(1));
+    pair.deliver(0, &from_server);
+    pair.deliver(1, &from_client);
+    let _ = (pair.sent_by(0), pair.sent_by(1));
+    assert_eq!(pair.ends[0].with(|conn, _| conn.state()), State::Closing);
+    // The server's data comes again: old, but with news of the client's FIN.
+    pair.run_timer(1);
+    let again = pair.sent_by(1);
+    assert!(!again.is_empty());
+    pair.deliver(0, &again);
+    assert_eq!(pair.ends[0].with(|conn, _| conn.state()), State::TimeWait);
+    assert!(pair.ends[0].outcome.contains(Outcome::CLOSED), "said as with any other segment");
+    assert!(pair.ends[0].with(|conn, _| conn.next_deadline()).is_some(), "TIME-WAIT ends some time");
+}
+
+#[test]
+fn a_half_closed_connection_whose_peer_has_gone_ends_by_keepalive() {
+    let gone = Link { loss: 1000, ..CLEAN };
+    let mut pair = Pair::new(7, CLEAN, [Offer::default(); 2], 1448);
+    pair.ends[0].with(|conn, _| conn.cold.config.keepalive = Some(Duration::from_secs(30)));
+    pair.ends[0].to_write = 10;
+    assert!(pair.run(HOUR, |ends| ends[1].fin));
+    pair.run(Duration::from_secs(5), |_| false);
+    assert_eq!(pair.ends[0].with(|conn, _| conn.state()), State::FinWait2);
+    pair.link = gone;
+    assert!(pair.run(HOUR, |ends| ends[0].outcome.contains(Outcome::TIMED_OUT)), "nothing else would end it");
+}
