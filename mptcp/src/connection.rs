@@ -127,6 +127,8 @@ pub(crate) struct Receiver {
     pub(crate) nxt: Dsn,
     /// The furthest that we have promised to take.
     pub(crate) edge: Dsn,
+    /// Bytes beyond `nxt` that the owner takes; after a fallback the subflow's connection makes a window of it.
+    pub(crate) space: u32,
     /// `edge` as it stood when it was last sent.
     pub(crate) told: Dsn,
     pub(crate) reorder: ReorderQueue,
@@ -234,6 +236,7 @@ impl Connection {
             rcv: Receiver {
                 nxt: Dsn(0),
                 edge: Dsn(0),
+                space: 0,
                 told: Dsn(0),
                 reorder: ReorderQueue::default(),
                 fin: None,
@@ -302,6 +305,10 @@ impl Connection {
         } else if result.contains(Outcome::ACCEPTED) || result.contains(Outcome::RESET) {
             let signals = self.read_signals(segment, env);
             self.take_accepted(now, index, segment, result, &signals, &mut fresh, conns, out, env);
+        } else if result.contains(Outcome::ACKED) && matches!(self.mode, Mode::Plain(_)) {
+            // Old data that brings news of ours.
+            self.outcome |= HalfOutcome::ACKED;
+            self.on_plain_ack(conns, env);
         }
         release_all(&mut fresh, env);
         self.fresh = fresh;
@@ -449,6 +456,7 @@ impl Connection {
 
     /// Says how many bytes beyond those already handed out the owner takes now. The edge never moves left.
     pub fn set_receive_space(&mut self, bytes: u32) {
+        self.rcv.space = bytes;
         // RFC 8684 §3.3.4: DATA_ACK plus window must not shrink.
         self.rcv.edge = self.rcv.edge.max(self.rcv.nxt + u64::from(bytes));
     }

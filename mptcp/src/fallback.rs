@@ -50,6 +50,7 @@ impl Connection {
         self.mode = Mode::Plain(Fallback { say_infinite });
         self.established = true;
         self.deadlines.data = Instant::MAX;
+        self.deadlines.probe = Instant::MAX;
         self.paths.clear();
         self.dirty = true;
         // A DATA_FIN no longer means anything: our FIN takes its place.
@@ -61,7 +62,8 @@ impl Connection {
         subflow.phase = Phase::Open;
         subflow.signals.clear();
         subflow.fin_due = false;
-        if let Some(conn) = conns.get(subflow.id) {
+        if let Some(mut conn) = conns.get(subflow.id) {
+            conn.take_window_back();
             // What the peer has acknowledged so far on the subflow counts from here on instead of DATA_ACKs.
             subflow.last_una = conn.snd_una();
             let acked = u64::from(conn.snd_una().distance_from(subflow.snd_origin + 1)).min(u64::from(u32::MAX / 2));
@@ -84,20 +86,13 @@ impl Connection {
     pub(crate) fn on_plain_ack(&mut self, conns: &mut ConnTable, env: &mut Env<'_>) {
         let Some(subflow) = self.subflows.first_mut() else { return };
         let Some(conn) = conns.get(subflow.id) else { return };
-        let (una, window) = (conn.snd_una(), conn.peer_window());
+        let una = conn.snd_una();
         let acked = una.saturating_distance_from(subflow.last_una);
         subflow.last_una = subflow.last_una.max(una);
         // The FIN takes a sequence number but no byte.
         let data_una = (self.snd.una + u64::from(acked)).min(self.snd.sent);
         if data_una.after(self.snd.una) {
-            self.probe_tries = 0;
-            self.deadlines.probe = Instant::MAX;
             self.advance_una(data_una, env);
-        }
-        let edge = data_una + u64::from(window);
-        if edge.after(self.snd.edge) {
-            self.snd.edge = edge;
-            self.dirty = true;
         }
     }
 

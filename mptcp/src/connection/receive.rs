@@ -271,6 +271,7 @@ impl Connection {
     pub(crate) fn hand_out(&mut self, segment: RxSegment, out: &mut RxQueue) {
         self.rcv.nxt += u64::from(segment.len);
         self.rcv.edge = self.rcv.edge.max(self.rcv.nxt);
+        self.rcv.space = self.rcv.space.saturating_sub(u32::from(segment.len));
         self.outcome |= HalfOutcome::DATA;
         out.push_back(segment);
     }

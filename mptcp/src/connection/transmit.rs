@@ -36,7 +36,13 @@ impl Connection {
         while let Some(subflow) = self.subflows.get(self.poll_at) {
             let id = subflow.id;
             if let Some(mut conn) = conns.get(id) {
-                conn.set_shared_window(self.window(conn.receive_scale()));
+                match self.mode {
+                    // After a fallback the window is TCP's own affair, with the rules that TCP has for it.
+                    Mode::Plain(_) => conn.set_receive_space(self.rcv.space),
+                    Mode::Negotiating | Mode::Multipath => {
+                        conn.set_shared_window(self.window(conn.receive_scale()));
+                    }
+                }
                 if let Some(mut out) = conn.poll_transmit(now, env) {
                     self.decorate(self.poll_at, &mut out);
                     if !self.subflows[self.poll_at].signals.is_empty() || self.subflows[self.poll_at].fin_due {
@@ -114,10 +120,11 @@ impl Connection {
         for _ in 0..SCHEDULE_BURST {
             let Some(entry) = self.snd.retained.get(self.snd.next) else { return };
             let (len, end) = (u32::from(entry.len), entry_end(entry));
-            if end.after(self.snd.edge) {
+            // After a fallback the connection itself keeps to the peer's window.
+            if end.after(self.snd.edge) && self.mode == Mode::Multipath {
                 return;
             }
-            let window = self.snd.edge.distance_from(self.snd.una);
+            let window = self.snd.edge.saturating_distance_from(self.snd.una);
             let Some(pick) = self.scheduler.pick(&candidates, len, window) else { return };
             let at = self.snd.next;
             self.put_on(at, &mut candidates[pick], conns, env);
@@ -186,7 +193,8 @@ impl Connection {
 
     /// When the peer's window lets nothing more out and nothing is in flight that would bring news of it, a probe is due.
     fn arm_probe(&mut self, now: Instant, conns: &mut ConnTable) {
-        let blocked = self.snd.retained.get(self.snd.next).is_some_and(|entry| entry_end(entry).after(self.snd.edge));
+        let blocked = self.mode == Mode::Multipath
+            && self.snd.retained.get(self.snd.next).is_some_and(|entry| entry_end(entry).after(self.snd.edge));
         if !blocked || self.snd.una != self.snd.sent || !self.established {
             self.deadlines.probe = Instant::MAX;
         } else if self.deadlines.probe == Instant::MAX {
@@ -228,7 +236,7 @@ impl Connection {
 
     /// Tells the peer of a window that has opened, when nothing else would tell it in time.
     fn update_window(&mut self, conns: &mut ConnTable) {
-        if !self.established || self.rcv.fin_done {
+        if !self.established || self.rcv.fin_done || matches!(self.mode, Mode::Plain(_)) {
             return;
         }
         let told = self.rcv.told.saturating_distance_from(self.rcv.nxt);

@@ -343,6 +343,12 @@ impl Conn<'_> {
         self.hot.rcv_space = bytes;
     }
 
+    /// MPTCP has fallen back: both windows are the connection's own again. The edge that the peer was shown stays.
+    pub fn take_window_back(&mut self) {
+        self.hot.flags.remove(ConnFlags::SHARED_WINDOW);
+        self.hot.rcv_space = self.hot.rcv_edge.saturating_distance_from(self.hot.rcv_nxt);
+    }
+
     /// The largest window that the header's field can say.
     pub(super) fn largest_window(&self) -> u32 {
         0xffff << self.hot.rcv_scale

@@ -135,3 +135,56 @@ fn the_infinite_mapping_is_said_once() {
     assert_eq!(trace.iter().filter(infinite).count(), 1, "{}", pair.status());
     pair.audit();
 }
+
+/// The right edges that side `from` shows on its only subflow, in the order of arrival, and the furthest byte that the
+/// other side sends.
+fn edges_and_sent(trace: &[(usize, usize, mimbox_stack::SegmentIn)], from: usize) -> (Vec<u32>, u32) {
+    let mut edges = Vec::new();
+    let mut sent = None;
+    for (_, by, segment) in trace.iter().filter(|(.., segment)| !segment.flags.contains(TcpFlags::SYN)) {
+        if *by == from {
+            edges.push(segment.ack.0.wrapping_add(u32::from(segment.window) << 7));
+        } else {
+            let end = segment.seq.0.wrapping_add(u32::from(segment.payload_len));
+            let furthest = *sent.get_or_insert(end);
+            sent = Some(if (end.wrapping_sub(furthest) as i32) > 0 { end } else { furthest });
+        }
+    }
+    (edges, sent.expect("something was sent"))
+}
+
+#[test]
+fn after_a_fallback_both_windows_are_those_of_tcp() {
+    for side in 0..2 {
+        let mut pair = pair(side as u64, vec![Path::clean(10)]);
+        pair.meddler = Some(Box::new(|_, _, segment, _| {
+            if !segment.flags.contains(TcpFlags::SYN) {
+                segment.options.mptcp.clear();
+            }
+            true
+        }));
+        pair.trace = Some(Vec::new());
+        pair.hosts[1 - side].space = 1_000;
+        pair.hosts[0].closes = false;
+        pair.hosts[1].closes = false;
+        pair.hosts[1 - side].to_write = 1;
+        pair.hosts[side].to_write = 400_000;
+        assert!(!pair.run(SECOND * 2, |pair| pair.hosts[1 - side].read == 400_000), "the window is small");
+        both_fell_back(&mut pair);
+        let (edges, sent) = edges_and_sent(pair.trace.as_deref().unwrap(), 1 - side);
+        for two in edges.windows(2) {
+            assert!((two[1].wrapping_sub(two[0]) as i32) >= 0, "an edge moved left by {}", two[0].wrapping_sub(two[1]));
+        }
+        let furthest = *edges.last().expect("edges were shown");
+        assert!((furthest.wrapping_sub(sent) as i32) >= 0, "sent {} beyond the window", sent.wrapping_sub(furthest));
+        // A closed window is probed as TCP probes it: by nothing that has to be taken.
+        pair.hosts[1 - side].space = 0;
+        pair.run(SECOND * 60, |_| false);
+        assert!(pair.counter(side, Counter::TcpZeroWindowProbes) > 0, "{}", pair.status());
+        pair.hosts[1 - side].space = 1 << 20;
+        pair.hosts[0].closes = true;
+        pair.hosts[1].closes = true;
+        assert!(pair.run(MINUTE * 2, |pair| pair.hosts[1 - side].read == 400_000), "{}", pair.status());
+        close(&mut pair);
+    }
+}
