@@ -28,6 +28,9 @@ pub struct MptcpConfig {
     pub scheduler: SchedulerKind,
     /// How long the connection lives without any subflow.
     pub no_subflow_timeout: Duration,
+    /// How long subflows may take to close once both directions are over. A peer that has gone meanwhile does not answer
+    /// our FIN, and nothing but time would end FIN-WAIT-2.
+    pub close_timeout: Duration,
     /// What the reset of the last subflow means.
     pub last_reset: LastReset,
     /// Bytes beyond the advertised window that are still taken when they arrive.
@@ -45,6 +48,7 @@ impl Default for MptcpConfig {
             scheduler: SchedulerKind::default(),
             // Linux lets a connection live as long.
             no_subflow_timeout: Duration::from_secs(60),
+            close_timeout: Duration::from_secs(60),
             last_reset: LastReset::Wait,
             window_slack: 256 * 1024,
             max_reorder_frames: 8192,

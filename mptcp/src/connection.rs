@@ -149,6 +149,8 @@ pub(crate) struct Deadlines {
     pub(crate) probe: Instant,
     /// No subflow has come back.
     pub(crate) lonely: Instant,
+    /// Both directions are over, but subflows still wait for their peers' FINs.
+    pub(crate) close: Instant,
 }
 
 /// A Multipath TCP connection.
@@ -250,7 +252,7 @@ impl Connection {
             poll_at: 0,
             reinjection: Reinjection::default(),
             scheduler: Scheduler::new(config.scheduler),
-            deadlines: Deadlines { data: Instant::MAX, probe: Instant::MAX, lonely: Instant::MAX },
+            deadlines: Deadlines { data: Instant::MAX, probe: Instant::MAX, lonely: Instant::MAX, close: Instant::MAX },
             data_tries: 0,
             probe_tries: 0,
             fresh: RxQueue::new(),
@@ -406,6 +408,9 @@ impl Connection {
             self.outcome |= HalfOutcome::TIMED_OUT;
             return self.end(env);
         }
+        if self.deadlines.close <= now {
+            return self.on_close_timeout(conns, env);
+        }
         if self.deadlines.data <= now {
             self.on_data_timeout(conns, env);
         }
@@ -427,9 +432,9 @@ impl Connection {
         if self.over {
             return None;
         }
-        let Deadlines { data, probe, lonely } = self.deadlines;
+        let Deadlines { data, probe, lonely, close } = self.deadlines;
         let third_acks = self.subflows.iter().map(|subflow| subflow.third_ack_due);
-        let due = [data, probe, lonely, self.paths.deadline].into_iter().chain(third_acks).min();
+        let due = [data, probe, lonely, close, self.paths.deadline].into_iter().chain(third_acks).min();
         due.filter(|&at| at < Instant::MAX)
     }
 

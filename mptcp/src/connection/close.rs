@@ -209,12 +209,22 @@ impl Connection {
         }
     }
 
+    /// Both directions are over, and some subflow has not closed in time: it is reset, and nobody misses anything.
+    pub(super) fn on_close_timeout(&mut self, conns: &mut ConnTable, env: &mut Env<'_>) {
+        self.deadlines.close = Instant::MAX;
+        self.reset_all(ResetWith::Nothing, conns, env);
+        self.end(env);
+    }
+
     /// Once both DATA_FINs are acknowledged the subflows are closed (RFC 8684 §3.3.3).
     pub(super) fn close_subflows(&mut self, now: Instant, conns: &mut ConnTable, env: &mut Env<'_>) {
+        // The peer may not know yet that its DATA_FIN arrived. A FIN brings it the DATA_ACK, however often it must be sent;
+        // a reset does not, and is sent only once.
+        let told_elsewhere = self.subflows.iter().any(|subflow| subflow.takes_signals() && !subflow.stale);
         for index in 0..self.subflows.len() {
             let subflow = &mut self.subflows[index];
             match subflow.phase {
-                Phase::Open if subflow.stale => {
+                Phase::Open if subflow.stale && told_elsewhere => {
                     // Its data has been acknowledged elsewhere: waiting for it to come back serves nobody.
                     let reason = Some(ResetReason::TooMuchOutstanding);
                     self.abort_subflow(now, index, reason, ResetWith::Nothing, conns, env);

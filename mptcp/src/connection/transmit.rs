@@ -71,6 +71,7 @@ impl Connection {
                 }
                 if self.is_done() {
                     self.close_subflows(now, conns, env);
+                    self.deadlines.close = self.deadlines.close.min(now + self.config.close_timeout);
                 }
                 let outstanding = self.snd.una.before(self.snd.sent) || self.snd.fin == DataFin::Sent;
                 if outstanding && self.deadlines.data == Instant::MAX && self.deadlines.lonely == Instant::MAX {

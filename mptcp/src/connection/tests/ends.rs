@@ -49,3 +49,44 @@ fn a_client_whose_server_never_answers_times_out() {
     assert!(ended, "{}", pair.status());
     assert!(pair.hosts[0].outcome.contains(HalfOutcome::TIMED_OUT));
 }
+
+#[test]
+fn a_subflow_that_alone_can_bring_the_data_ack_is_closed_not_reset() {
+    for side in 0..2 {
+        let mut pair = pair(10, vec![Path::clean(10)]);
+        pair.hosts[0].closes = false;
+        pair.hosts[1].closes = false;
+        pair.hosts[0].to_write = 1_000;
+        pair.hosts[1].to_write = 1_000;
+        assert!(pair.run(SECOND * 5, |pair| pair.hosts.iter().all(|host| host.read == 1_000)));
+        pair.run(SECOND * 2, |_| false);
+        // A timeout fired on it, and DATA_FINs on pure ACKs do not tell that it works again.
+        pair.hosts[side].connection().subflows[0].stale = true;
+        pair.trace = Some(Vec::new());
+        pair.hosts[0].closes = true;
+        pair.hosts[1].closes = true;
+        close(&mut pair);
+        let trace = pair.trace.take().unwrap();
+        let resets = trace.iter().filter(|(.., segment)| segment.flags.contains(mimbox_stack::TcpFlags::RST)).count();
+        assert_eq!(resets, 0);
+        for host in &pair.hosts {
+            assert!(!host.outcome.intersects(HalfOutcome::RESET | HalfOutcome::TIMED_OUT), "{:?}", host.outcome);
+        }
+    }
+}
+
+#[test]
+fn a_peer_that_forgets_a_finished_connection_does_not_keep_it_open() {
+    for side in 0..2 {
+        let mut pair = pair(11, vec![Path::clean(10)]);
+        // The FINs and resets of one side vanish, as with a host that is switched off once it has everything.
+        pair.meddler = Some(Box::new(move |_, from, segment, _| {
+            from != side || !segment.flags.intersects(mimbox_stack::TcpFlags::FIN | mimbox_stack::TcpFlags::RST)
+        }));
+        exchange(&mut pair, [1_000, 1_000], SECOND * 5);
+        let other = 1 - side;
+        let ended = pair.run(MINUTE * 2, |pair| pair.hosts[other].connection().is_closed());
+        assert!(ended, "{}", pair.status());
+        assert!(!pair.hosts[other].outcome.intersects(HalfOutcome::RESET | HalfOutcome::TIMED_OUT));
+    }
+}
