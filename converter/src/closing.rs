@@ -5,9 +5,9 @@ pub(crate) mod time_wait;
 use mimbox_mptcp::Event;
 use mimbox_stack::tcp::State;
 use mimbox_stack::wire::IpInfo;
-use mimbox_stack::{ConnId, Counter, Instant, Outgoing, RxFrame, SegmentIn};
+use mimbox_stack::{ConnId, Counter, FlowKey, Instant, Outgoing, RxFrame, SegmentIn, TcpFlags};
 
-use crate::closing::time_wait::{Resting, TimeWaitId};
+use crate::closing::time_wait::{Rest, Resting, TimeWaitId};
 use crate::conversion::{ConversionId, Side};
 use crate::path::{Origin, Path};
 use crate::shard::{FlowEntry, Shard};
@@ -76,14 +76,20 @@ impl Shard {
         }
     }
 
-    /// Forgets one connection; one that the box closed first leaves a TIME-WAIT record.
+    /// Forgets one connection. One that the box closed first leaves a TIME-WAIT record; so does one that had another
+    /// host's address, or the box would forward what still arrives of it, MPTCP options and all.
     pub(crate) fn remove_connection(&mut self, now: Instant, id: ConnId) {
         let Some(conn) = self.conns.get(id) else { return };
         let flow = *conn.flow();
-        let record = (conn.state() == State::TimeWait).then(|| conn.time_wait_record(now));
+        let rest = if conn.state() == State::TimeWait {
+            Some(Rest::TimeWait)
+        } else {
+            (!self.neighbours.is_own(flow.local)).then_some(Rest::Gone)
+        };
+        let rest = rest.map(|rest| (rest, conn.time_wait_record(now)));
         self.unbind(&flow);
-        if let (Some(record), Some(path)) = (record, self.paths.get(id)) {
-            let resting = Resting { record, origin: path.origin() };
+        if let (Some((rest, record)), Some(path)) = (rest, self.paths.get(id)) {
+            let resting = Resting { rest, record, origin: path.origin() };
             self.rest(now, resting);
         }
         self.paths.remove(id);
@@ -92,10 +98,10 @@ impl Shard {
 
     fn rest(&mut self, now: Instant, resting: Resting) {
         if self.time_waits.is_full()
-            && let Some(evicted) = self.time_waits.evict()
+            && let Some((evicted, flow)) = self.time_waits.evict()
         {
             self.res.counters.inc(Counter::TimeWaitEvicted);
-            self.unbind(evicted.record.flow());
+            self.unbind_resting(evicted, &flow);
         }
         let flow = *resting.record.flow();
         let id = self.time_waits.insert(now, resting);
@@ -104,12 +110,20 @@ impl Shard {
 
     /// Records whose time is over go.
     pub(crate) fn expire_time_waits(&mut self, now: Instant) {
-        while let Some(resting) = self.time_waits.pop_due(now) {
-            self.unbind(resting.record.flow());
+        while let Some((due, flow)) = self.time_waits.pop_due(now) {
+            self.unbind_resting(due, &flow);
         }
     }
 
-    /// A segment for a connection in TIME-WAIT: a new connection's SYN takes its place, anything else is acknowledged.
+    /// Forgets the 4-tuple of a record, unless a new connection has it by now.
+    fn unbind_resting(&mut self, id: TimeWaitId, flow: &FlowKey) {
+        if matches!(self.find(flow), Some(FlowEntry::TimeWait(bound)) if bound == id) {
+            self.unbind(flow);
+        }
+    }
+
+    /// A segment for a connection that is over: a new connection's SYN takes its place, anything else is acknowledged in
+    /// TIME-WAIT and refused after a reset.
     pub(crate) fn on_time_wait(
         &mut self,
         now: Instant,
@@ -121,12 +135,21 @@ impl Shard {
         let Some(resting) = self.time_waits.get(id) else {
             return self.drop_frame(rx, Counter::DropNoConnection);
         };
+        let (rest, new) = (resting.rest, resting.record.gives_way_to(segment));
         // RFC 6191 §2: a SYN that is newer by its timestamp or sequence number ends TIME-WAIT.
-        if resting.record.gives_way_to(segment) {
+        if new {
             self.res.counters.inc(Counter::TcpTimeWaitReused);
             self.unbind(&segment.flow);
             self.time_waits.remove(id);
             return self.on_unknown(now, rx, info, segment);
+        }
+        if rest == Rest::Gone {
+            // A SYN that is no newer is an old one that was held up; a newer one will follow if it was none.
+            return if segment.flags.contains(TcpFlags::SYN) {
+                self.drop_frame(rx, Counter::DropNoConnection);
+            } else {
+                self.refuse(rx, info, segment, Counter::DropNoConnection);
+            };
         }
         // RFC 9293 §3.10.7.4: a retransmitted FIN is acknowledged again; resets do not end TIME-WAIT (RFC 1337).
         let answer = resting.record.answer(now, segment);
@@ -138,7 +161,7 @@ impl Shard {
     }
 
     /// Sends one segment that belongs to no established connection.
-    pub(crate) fn send_once(&mut self, flow: &mimbox_stack::FlowKey, origin: Origin, out: Outgoing) {
+    pub(crate) fn send_once(&mut self, flow: &FlowKey, origin: Origin, out: Outgoing) {
         let mut path = Path::new(flow, origin);
         if let Some(frame) = path.emit(&mut self.res.pool, &mut self.res.counters, out) {
             self.outbox.push_back(frame);

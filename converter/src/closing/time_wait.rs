@@ -1,9 +1,10 @@
-//! TIME-WAIT: what is left of a connection that the box closed first (RFC 9293 §3.6.1).
+//! What is left of connections that are over: TIME-WAIT of those that the box closed first (RFC 9293 §3.6.1), and the
+//! 4-tuples of those whose late segments would otherwise be taken for somebody else's and be forwarded.
 
 use std::collections::VecDeque;
 
 use mimbox_stack::tcp::TimeWaitRecord;
-use mimbox_stack::{Duration, Instant};
+use mimbox_stack::{Duration, FlowKey, Instant};
 
 use crate::path::Origin;
 
@@ -17,9 +18,20 @@ pub(crate) struct TimeWaitId {
     generation: u32,
 }
 
+/// What a late segment is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Rest {
+    /// The box closed first: an acknowledgment.
+    TimeWait,
+    /// The connection is closed, and its address is not the box's own: a reset, as an end host would send.
+    Gone,
+}
+
 /// A record and the way back to its peer.
 #[derive(Clone, Debug)]
 pub(crate) struct Resting {
+    /// What a late segment is told.
+    pub rest: Rest,
     /// The connection's last numbers.
     pub record: TimeWaitRecord,
     /// The way back.
@@ -91,18 +103,18 @@ impl TimeWaitTable {
         Some(resting)
     }
 
-    /// Takes out the oldest record, due or not.
-    pub(crate) fn evict(&mut self) -> Option<Resting> {
+    /// Takes out the oldest record, due or not; gives its name and 4-tuple.
+    pub(crate) fn evict(&mut self) -> Option<(TimeWaitId, FlowKey)> {
         while let Some((_, id)) = self.order.pop_front() {
             if let Some(resting) = self.remove(id) {
-                return Some(resting);
+                return Some((id, *resting.record.flow()));
             }
         }
         None
     }
 
-    /// Takes out a record whose time is over.
-    pub(crate) fn pop_due(&mut self, now: Instant) -> Option<Resting> {
+    /// Takes out a record whose time is over; gives its name and 4-tuple.
+    pub(crate) fn pop_due(&mut self, now: Instant) -> Option<(TimeWaitId, FlowKey)> {
         while let Some(&(due, id)) = self.order.front() {
             let stale = self.get(id).is_none();
             if !stale && due > now {
@@ -110,7 +122,7 @@ impl TimeWaitTable {
             }
             self.order.pop_front();
             if let Some(resting) = self.remove(id) {
-                return Some(resting);
+                return Some((id, *resting.record.flow()));
             }
         }
         None
