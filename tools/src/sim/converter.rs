@@ -193,6 +193,7 @@ impl<E: Subject> Node for Converter<E> {
         let live = self.engine.live();
         if live > 0 {
             complaints.push(format!("the box still holds {live} conversions or half-open records"));
+            complaints.extend(self.engine.living(now));
         }
         for sent in self.sent.drain(..) {
             self.engine.pool().tx_complete(sent.frame);

@@ -56,10 +56,16 @@ struct Window {
     edge: Option<u32>,
     /// The furthest right edge at data level.
     data_edge: Option<u64>,
-    /// The segment belongs to MPTCP, so its window is relative to the DATA_ACK (RFC 8684 §3.3.1).
-    mptcp: bool,
     /// The acknowledgment number that covers the peer's FIN: a window has no meaning any more then.
     fin_end: Option<u32>,
+}
+
+/// A client's SYN as it arrived.
+#[derive(Debug, PartialEq, Eq)]
+struct Asked {
+    isn: u32,
+    /// The body of its MPTCP option, kind and length left out.
+    mptcp: Option<Vec<u8>>,
 }
 
 /// The observer of one box.
@@ -67,6 +73,8 @@ struct Window {
 pub(crate) struct Observer {
     carries: Carries,
     windows: HashMap<Direction, Window>,
+    /// The MPTCP options of the SYNs that clients sent to servers through the box: those and no others may reach a server.
+    asked: HashMap<Direction, Asked>,
     /// The first thing that was wrong.
     pub(crate) complaint: Option<String>,
     /// Frames seen.
@@ -85,7 +93,7 @@ struct Seen<'a> {
 
 impl Observer {
     pub(crate) fn new(carries: Carries) -> Self {
-        Self { carries, windows: HashMap::new(), complaint: None, frames: 0 }
+        Self { carries, windows: HashMap::new(), asked: HashMap::new(), complaint: None, frames: 0 }
     }
 
     /// Looks at a frame that the box sent towards `side`.
@@ -99,7 +107,7 @@ impl Observer {
         }
     }
 
-    /// Looks at a frame that the box received: only whether a SYN offers a window scale, and where a FIN is, matter.
+    /// Looks at a frame that the box received: only what a SYN offers and where a FIN is matter.
     pub(crate) fn received(&mut self, frame: &[u8]) {
         // The flags of a segment without IP options or extensions: nearly all have neither bit.
         let flags = if frame.get(12) == Some(&0x86) { frame.get(67) } else { frame.get(47) };
@@ -112,10 +120,17 @@ impl Observer {
         let tcp = &seen.tcp;
         if tcp.syn() {
             let mut scale = false;
+            let mut mptcp = None;
             let _ = for_each_option(tcp, |option| {
                 scale |= matches!(option, Parsed::Known(TcpOption::WindowScale(_)));
+                if let Parsed::Other(MPTCP, body) = option {
+                    mptcp = Some(body.to_vec());
+                }
                 Ok(())
             });
+            if self.carries == Carries::Syns && !tcp.ack() {
+                self.asked.insert(seen.direction, Asked { isn: tcp.seq_number().0 as u32, mptcp });
+            }
             self.windows.entry(seen.direction.reversed()).or_default().peer_offered = scale;
         }
         if tcp.fin() {
@@ -128,19 +143,14 @@ impl Observer {
         let Some(seen) = tcp_of(frame)? else {
             return Ok(());
         };
-        if seen.ttl < TTL && self.carries == Carries::Syns && !seen.tcp.syn() {
-            return Ok(());
-        }
         let tcp = &seen.tcp;
         let mut scale = None;
-        let mut mptcp = false;
         let mut data_ack = None;
         for_each_option(tcp, |option| {
             match option {
                 Parsed::Known(TcpOption::WindowScale(shift)) => scale = Some(shift),
                 Parsed::Other(MPTCP, body) => {
-                    mptcp = true;
-                    if side == Side::Servers && !(tcp.syn() && self.carries == Carries::Syns) {
+                    if side == Side::Servers && !self.may_pass(&seen, body) {
                         return Err("an MPTCP option".to_owned());
                     }
                     data_ack = data_ack.or(data_ack_in(body)?);
@@ -152,16 +162,27 @@ impl Observer {
             }
             Ok(())
         })?;
-        self.check_window(&seen, scale, mptcp, data_ack)
+        // The windows of segments that are only passed on are their sender's affair. A client's SYN is what the box's own
+        // half goes on from, when its server does not speak MPTCP.
+        if self.carries == Carries::Syns && seen.ttl < TTL && !tcp.syn() {
+            return Ok(());
+        }
+        self.check_window(&seen, scale, data_ack)
     }
 
-    fn check_window(
-        &mut self,
-        seen: &Seen<'_>,
-        scale: Option<u8>,
-        mptcp: bool,
-        data_ack: Option<DataAck>,
-    ) -> Result<(), String> {
+    /// True for the one MPTCP option that a server may see: the MP_CAPABLE of a SYN (RFC 8684 §3.1: version and flags, no
+    /// key) that its client sent just so.
+    fn may_pass(&self, seen: &Seen<'_>, body: &[u8]) -> bool {
+        let tcp = &seen.tcp;
+        let bare_capable = matches!(body, &[subtype, _] if subtype >> 4 == 0);
+        let asked = self
+            .asked
+            .get(&seen.direction)
+            .is_some_and(|asked| asked.isn == tcp.seq_number().0 as u32 && asked.mptcp.as_deref() == Some(body));
+        tcp.syn() && !tcp.ack() && seen.ttl < TTL && bare_capable && asked
+    }
+
+    fn check_window(&mut self, seen: &Seen<'_>, scale: Option<u8>, data_ack: Option<DataAck>) -> Result<(), String> {
         let tcp = &seen.tcp;
         if tcp.rst() {
             return Ok(());
@@ -173,7 +194,6 @@ impl Observer {
                 *window = Window { isn, peer_offered: window.peer_offered, ..Window::default() };
             }
             window.offered = scale;
-            window.mptcp = mptcp;
         }
         if !tcp.ack() {
             return Ok(());
@@ -183,19 +203,18 @@ impl Observer {
             _ => 0,
         };
         let room = u32::from(tcp.window_len()) << shift;
-        if window.mptcp {
-            if let Some(ack) = data_ack {
-                let ack = ack.expand(window.data_edge);
-                let edge = ack.wrapping_add(u64::from(room));
-                if let Some(before) = window.data_edge
-                    && (edge.wrapping_sub(before) as i64) < 0
-                {
-                    return Err(format!(
-                        "a data-level window whose right edge went from {before} back to {edge} (DATA_ACK {ack}, window {room})"
-                    ));
-                }
-                window.data_edge = Some(edge);
+        // Before the keys are exchanged and after a fallback there is no DATA_ACK, and the window is TCP's own.
+        if let Some(ack) = data_ack {
+            let ack = ack.expand(window.data_edge);
+            let edge = ack.wrapping_add(u64::from(room));
+            if let Some(before) = window.data_edge
+                && (edge.wrapping_sub(before) as i64) < 0
+            {
+                return Err(format!(
+                    "a data-level window whose right edge went from {before} back to {edge} (DATA_ACK {ack}, window {room})"
+                ));
             }
+            window.data_edge = Some(edge);
             return Ok(());
         }
         let ack = tcp.ack_number().0 as u32;

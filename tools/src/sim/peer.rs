@@ -38,6 +38,8 @@ pub struct PeerOptions {
     pub nagle: bool,
     /// How long ACKs are delayed; zero for none.
     pub ack_delay: Duration,
+    /// Idle time after which the other end is asked whether it is still there.
+    pub keepalive: Duration,
     /// How long the hosts gather packets before they look at them.
     pub poll_every: Duration,
 }
@@ -297,6 +299,7 @@ impl Host {
         let send = SocketBuffer::new(vec![0; options.send_buffer as usize]);
         let mut socket = Socket::new(receive, send);
         socket.set_nagle_enabled(options.nagle);
+        socket.set_keep_alive(Some(SmolDuration::from_micros(options.keepalive.as_micros())));
         let delay = SmolDuration::from_micros(options.ack_delay.as_micros());
         socket.set_ack_delay((options.ack_delay != Duration::ZERO).then_some(delay));
         if options.timestamps {

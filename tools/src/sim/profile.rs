@@ -50,6 +50,8 @@ pub struct HostOptions {
     pub short_writes_ppm: u32,
     /// How long the host gathers packets before it looks at them.
     pub poll_every: Duration,
+    /// Idle time after which a peer is asked whether it is still there: a lost reset comes once only.
+    pub keepalive: Duration,
     /// Subflow connections are joined this long after the first is established.
     pub join_after: Duration,
 }
@@ -69,6 +71,8 @@ pub struct BoxOptions {
     pub mtu: u16,
     /// Largest window of a half in frames.
     pub window_ceiling: u32,
+    /// Idle time after which a peer is asked whether it is still there, in whole seconds.
+    pub keepalive: Duration,
 }
 
 /// Everything that a seed decides.
@@ -133,6 +137,9 @@ impl Profile {
     }
 }
 
+/// Idle time before every node's keepalive probes.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
 fn base(rng: &mut Rng, connections: usize) -> Options {
     let link = [draw_shape(rng), draw_shape(rng), draw_shape(rng)];
     Options {
@@ -159,6 +166,7 @@ fn base(rng: &mut Rng, connections: usize) -> Options {
             checksum: false,
             short_writes_ppm: 20_000,
             poll_every: Duration::from_micros(pick(rng, &[0, 10, 50, 200])),
+            keepalive: KEEPALIVE,
             join_after: log_micros(rng, 1, 100_000),
         },
         servers: PeerOptions {
@@ -168,6 +176,7 @@ fn base(rng: &mut Rng, connections: usize) -> Options {
             timestamps: rng.below(2) == 0,
             nagle: rng.below(2) == 0,
             ack_delay: pick(rng, &[Duration::ZERO, Duration::from_millis(10), Duration::from_millis(40)]),
+            keepalive: KEEPALIVE,
             poll_every: Duration::from_micros(pick(rng, &[0, 20, 100])),
         },
         converter: BoxOptions {
@@ -177,6 +186,7 @@ fn base(rng: &mut Rng, connections: usize) -> Options {
             frames: 32 << 10,
             mtu: 1500,
             window_ceiling: log_between(rng, 32, 1024) as u32,
+            keepalive: KEEPALIVE,
         },
         time_limit: Duration::from_secs(1_800),
     }

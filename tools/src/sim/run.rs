@@ -276,7 +276,7 @@ fn client_ports() -> Vec<HostPort> {
 
 /// The box's configuration file.
 fn configuration(options: &Options) -> String {
-    let BoxOptions { frames, mtu, window_ceiling, .. } = options.converter;
+    let BoxOptions { frames, mtu, window_ceiling, keepalive, .. } = options.converter;
     let ports = [("wan0", PATHS[0][1], 24), ("wan1", PATHS[1][1], 24), ("core0", CORE, 16), ("lan0", LAN, 16)];
     let mut text = String::new();
     for (name, address, len) in ports {
@@ -293,7 +293,8 @@ fn configuration(options: &Options) -> String {
     let _ = writeln!(
         text,
         "[limits]\nframes = {frames}\nframe_size = 2048\nwindow_ceiling = {window_ceiling}\n\
-         window_floor = 8\nhalf_open_per_source = 8192\n"
+         window_floor = 8\nhalf_open_per_source = 8192\n\n[tcp]\nkeepalive = \"{}s\"\n",
+        keepalive.as_millis() / 1_000
     );
     text
 }

@@ -62,6 +62,9 @@ impl Subject for Repeater {
     fn live(&self) -> u64 {
         0
     }
+    fn living(&mut self, _: Instant) -> Vec<String> {
+        Vec::new()
+    }
     fn release(&mut self, _: Instant) {}
 }
 

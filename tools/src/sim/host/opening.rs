@@ -163,7 +163,8 @@ impl Host {
 
     fn tcp_config(&self, speaks: Speaks) -> TcpConfig {
         let upper_reserve = if speaks == Speaks::Mptcp { MptcpConfig::UPPER_RESERVE } else { 0 };
-        TcpConfig { mtu: self.options.mtu, upper_reserve, ..TcpConfig::default() }
+        let keepalive = Some(self.options.keepalive);
+        TcpConfig { mtu: self.options.mtu, upper_reserve, keepalive, ..TcpConfig::default() }
     }
 
     fn mptcp_config(&self) -> MptcpConfig {
