@@ -1,5 +1,6 @@
 //! The lab, the simulator and the replayer of MiMBox.
 
+pub mod bench;
 mod engine;
 pub mod lab;
 pub mod replay;

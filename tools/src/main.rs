@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use mimbox_tools::bench::{self, BenchCommand};
 use mimbox_tools::lab::cli;
 use mimbox_tools::replay::{self, InspectArgs, ReplayArgs};
 use mimbox_tools::sim::{self, SimArgs};
@@ -40,6 +41,9 @@ enum Command {
     /// Prints the packets of a capture, one line each, with their MPTCP options in words.
     #[command(after_help = "Example: mimbox-lab inspect session.pcapng --only MP_JOIN")]
     Inspect(InspectArgs),
+    /// Measures what the box costs.
+    #[command(subcommand)]
+    Bench(BenchCommand),
     /// The sender and receiver that labs use.
     #[command(subcommand, hide = true)]
     Transfer(cli::TransferCommand),
@@ -53,6 +57,7 @@ fn main() -> ExitCode {
         Command::Sim(args) => sim::command(&args),
         Command::Replay(args) => replay::replay(&args),
         Command::Inspect(args) => replay::inspect(&args),
+        Command::Bench(command) => bench::command(&command),
         Command::Transfer(command) => cli::transfer(&command),
     };
     result.unwrap_or_else(|error| {
