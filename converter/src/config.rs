@@ -175,6 +175,8 @@ pub struct ExplicitConfig {
     /// The box's addresses towards servers. Never empty: without the key, the addresses of every port that is not in
     /// `ports`, or of every port when all are.
     pub source: Vec<IpAddr>,
+    /// Addresses announced by ADD_ADDR to MPTCP clients; without the key, none.
+    pub announce: Vec<IpAddr>,
 }
 
 /// Clients address the server and the box is the router between them.
@@ -195,12 +197,46 @@ pub struct PolicyConfig {
     pub allow: Vec<Prefix>,
     /// Servers' addresses that are forbidden although `allow` has them.
     pub deny: Vec<Prefix>,
+    /// Terms of single connections; the first rule that fits decides.
+    pub rules: Vec<PolicyRule>,
+}
+
+/// Other terms than those under `[mptcp]` for some connections.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct PolicyRule {
+    /// Clients' addresses; empty fits all.
+    pub clients: Vec<Prefix>,
+    /// Servers' addresses; empty fits all.
+    pub servers: Vec<Prefix>,
+    /// Servers' ports; empty fits all.
+    pub ports: Vec<u16>,
+    /// Which subflow gets the next data, when it is another than `[mptcp]` has.
+    pub scheduler: Option<Scheduler>,
+    /// Each subflow's congestion control, when it is another.
+    pub congestion: Option<Congestion>,
+    /// Subflows of one connection, when it is another number.
+    pub subflows: Option<u8>,
+    /// Addresses announced at most, when it is another number.
+    pub announce: Option<u8>,
+}
+
+impl PolicyRule {
+    fn fits(&self, client: IpAddr, server: IpAddr, port: u16) -> bool {
+        let among = |list: &[Prefix], addr| list.is_empty() || list.iter().any(|prefix| prefix.contains(addr));
+        let port_fits = self.ports.is_empty() || self.ports.contains(&port);
+        port_fits && among(&self.clients, client) && among(&self.servers, server)
+    }
 }
 
 impl PolicyConfig {
     /// True when connections from `client` are converted.
     pub fn allows_client(&self, client: IpAddr) -> bool {
         self.clients.is_empty() || self.clients.iter().any(|prefix| prefix.contains(client))
+    }
+
+    /// The first rule for connections of `client` to `server`.
+    pub fn rule(&self, client: IpAddr, server: IpAddr, port: u16) -> Option<&PolicyRule> {
+        self.rules.iter().find(|rule| rule.fits(client, server, port))
     }
 
     /// True when connections to `server` are converted.
@@ -221,6 +257,8 @@ pub struct MptcpConfig {
     pub congestion: Congestion,
     /// Subflows of one connection.
     pub subflows: u8,
+    /// Addresses that are announced to one client at most.
+    pub announce: u8,
     /// Whether DSS checksums are asked for.
     pub checksum: bool,
     /// How long a connection lives without any subflow.

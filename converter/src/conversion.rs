@@ -4,6 +4,7 @@ use mimbox_stack::Instant;
 use mimbox_stack::tcp::Offer;
 
 use crate::half::Half;
+use crate::settings::MptcpTerms;
 
 /// Names a conversion; a stale name finds nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
@@ -86,6 +87,8 @@ pub(crate) struct Conversion {
     pub mode: Mode,
     /// What the client's first connection was offered; further subflows are offered the same.
     pub client_offer: Offer,
+    /// How the MPTCP half towards the client behaves, when it is one.
+    pub client_terms: Option<MptcpTerms>,
     /// True when the client's first address is IPv4.
     pub client_ipv4: bool,
     /// One side was reset: nothing is left to do but to tell the other.

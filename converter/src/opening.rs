@@ -16,6 +16,7 @@ use crate::mss;
 use crate::opening::table::{HalfOpen, OpeningId, Refused};
 use crate::path::{Origin, Path};
 use crate::routing::Routed;
+use crate::settings::MptcpTerms;
 use crate::shard::{FlowEntry, Shard, Timer};
 
 /// Source ports that are tried before an opening is refused.
@@ -277,15 +278,16 @@ impl Shard {
             let reset = Outgoing::bare(record.server_iss + 1, SeqNum(0), TcpFlags::RST);
             return self.send_once(&record.server, origin, reset);
         };
-        let Some(client) = self.insert_client(now, &record, answer) else {
+        let terms = record.capable.and_then(|_| self.settings.mptcp_terms(record.client.remote, &record.server));
+        let Some(client) = self.insert_client(now, &record, answer, terms) else {
             self.res.counters.inc(Counter::ConversionsLimit);
             self.refuse_client(&record);
             let reset = Outgoing::bare(record.server_iss + 1, SeqNum(0), TcpFlags::RST);
             self.send_once(&record.server, origin, reset);
             return self.remove_connection(now, server);
         };
-        let client_half = match (record.capable, self.settings.mptcp) {
-            (Some(capable), Some(config)) => self.mptcp_half(now, &record, capable, config, client),
+        let client_half = match (record.capable, terms) {
+            (Some(capable), Some(terms)) => self.mptcp_half(now, &record, capable, terms.mptcp, client),
             _ => Half::Tcp(client),
         };
         let token = client_half.token();
@@ -297,6 +299,7 @@ impl Shard {
             mode: record.mode,
             established: false,
             client_offer: self.client_offer(&record, answer),
+            client_terms: terms,
             client_ipv4: record.client.remote.is_ipv4(),
             aborted: false,
             ready: false,
@@ -331,10 +334,15 @@ impl Shard {
         Some(id)
     }
 
-    fn insert_client(&mut self, now: Instant, record: &HalfOpen, answer: &SegmentIn) -> Option<ConnId> {
+    fn insert_client(
+        &mut self,
+        now: Instant,
+        record: &HalfOpen,
+        answer: &SegmentIn,
+        terms: Option<MptcpTerms>,
+    ) -> Option<ConnId> {
         let offer = self.client_offer(record, answer);
-        let reserve = if record.capable.is_some() { MptcpConfig::UPPER_RESERVE } else { 0 };
-        self.insert_accepted(now, record.client, record.syn, offer, (record.origin, reserve))
+        self.insert_accepted(now, record.client, record.syn, offer, record.origin, terms)
     }
 
     /// What the client's first connection is offered, and in its image every further subflow.
@@ -364,19 +372,25 @@ impl Shard {
         }
     }
 
+    /// Makes the connection that answers `syn`; with `terms` it is a subflow.
     pub(crate) fn insert_accepted(
         &mut self,
         now: Instant,
         flow: FlowKey,
         syn: SynSeen,
         offer: Offer,
-        (origin, upper_reserve): (Origin, u8),
+        origin: Origin,
+        terms: Option<MptcpTerms>,
     ) -> Option<ConnId> {
+        let config = match terms {
+            Some(terms) => TcpConfig { upper_reserve: MptcpConfig::UPPER_RESERVE, cc: terms.cc, ..self.settings.tcp },
+            None => self.settings.tcp,
+        };
         let setup = ConnSetup {
             owner: 0,
             flow,
             opening: Opening::Accept { iss: self.isn.isn(now, &flow), syn, offer },
-            config: TcpConfig { upper_reserve, ..self.settings.tcp },
+            config,
         };
         let id = self.conns.insert(now, setup, &mut self.res.env())?;
         self.paths.insert(id, Path::new(&flow, origin));
@@ -419,14 +433,14 @@ impl Shard {
         conversion.established = true;
         conversion.server.unhold(&mut self.conns);
         self.res.counters.inc(Counter::ConversionsOpened);
-        if conversion.mode == Mode::Transparent
-            && let Half::Mptcp(mptcp) = &mut conversion.client
-        {
-            let family = conversion.client_ipv4;
-            let announced = self.settings.announce.iter().filter(|address| address.is_ipv4() == family);
-            for (index, &address) in announced.enumerate() {
-                mptcp.announce(index as u8 + 1, address, None, &mut self.res.env());
-            }
+        let (mode, family) = (conversion.mode, conversion.client_ipv4);
+        let (Half::Mptcp(mptcp), Some(terms)) = (&mut conversion.client, conversion.client_terms) else { return };
+        let known = mptcp.local_address();
+        let announced = self.settings.announced(mode).iter().enumerate();
+        // An address's ID is its place in the configuration. The one that the client used already has ID 0.
+        let further = announced.filter(|(_, address)| address.is_ipv4() == family && Some(**address) != known);
+        for (index, &address) in further.take(usize::from(terms.announce)) {
+            mptcp.announce(index as u8 + 1, address, None, &mut self.res.env());
         }
     }
 

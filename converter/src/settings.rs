@@ -2,11 +2,12 @@
 
 use std::net::IpAddr;
 
-use mimbox_mptcp::MptcpConfig;
+use mimbox_mptcp::{Coupled, MptcpConfig, SchedulerKind};
 use mimbox_stack::tcp::{CcKind, TcpConfig};
-use mimbox_stack::{Duration, PortId};
+use mimbox_stack::{Duration, FlowKey, PortId};
 
-use crate::config::{Config, Congestion, PolicyConfig};
+use crate::config::{Config, Congestion, PolicyConfig, Scheduler};
+use crate::conversion::Mode;
 use crate::splice::WindowLimits;
 
 /// Ports that the box opens connections from: the dynamic range, as Linux has it.
@@ -17,6 +18,17 @@ const MAX_UNSCALED_WINDOW: u32 = 65_535;
 const CONNECTIONS_PER_CONVERSION: usize = 3;
 /// IP MTU of a port that does not say otherwise.
 const DEFAULT_MTU: u16 = 1500;
+
+/// How one MPTCP half behaves.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MptcpTerms {
+    /// The data level.
+    pub mptcp: MptcpConfig,
+    /// Congestion control of each subflow.
+    pub cc: CcKind,
+    /// Addresses that are announced at most.
+    pub announce: u8,
+}
 
 /// What the shard looks up on its way.
 #[derive(Clone, Debug)]
@@ -30,9 +42,11 @@ pub(crate) struct Settings {
     /// Ports behind which transparent clients are.
     pub transparent_from: Vec<PortId>,
     /// Addresses announced to transparent clients.
-    pub announce: Vec<IpAddr>,
-    /// How MPTCP halves behave; `None` when clients get plain TCP.
-    pub mptcp: Option<MptcpConfig>,
+    announce_transparent: Vec<IpAddr>,
+    /// Addresses announced to explicit clients.
+    announce_explicit: Vec<IpAddr>,
+    /// How MPTCP halves behave where no rule says otherwise; `None` when clients get plain TCP.
+    pub mptcp: Option<MptcpTerms>,
     /// True when the box routes what is not for it.
     forwards: bool,
     /// Who may be converted to where.
@@ -75,8 +89,9 @@ impl Settings {
             exid: explicit.map_or(crate::redirect::dst_opt::DEFAULT_EXID, |e| e.exid),
             sources: explicit.map(|e| e.source.clone()).unwrap_or_default(),
             transparent_from: transparent.map(|t| t.from.clone()).unwrap_or_default(),
-            announce: transparent.map(|t| t.announce.clone()).unwrap_or_default(),
-            mptcp: config.mptcp.enabled.then(|| mptcp_config(config)),
+            announce_transparent: transparent.map(|t| t.announce.clone()).unwrap_or_default(),
+            announce_explicit: explicit.map(|e| e.announce.clone()).unwrap_or_default(),
+            mptcp: config.mptcp.enabled.then(|| mptcp_terms(config)),
             forwards: transparent.is_some(),
             policy: config.policy.clone(),
             tcp: tcp_config(config),
@@ -91,6 +106,33 @@ impl Settings {
             half_open_timeout: config.limits.half_open_timeout,
             time_wait_records: config.limits.time_wait as usize,
             mtus: config.ports.iter().map(|port| port.mtu_or_default()).collect(),
+        }
+    }
+
+    /// How the MPTCP half of a client behaves, given the 4-tuple that its server is reached by.
+    pub(crate) fn mptcp_terms(&self, client: IpAddr, server: &FlowKey) -> Option<MptcpTerms> {
+        let mut terms = self.mptcp?;
+        let Some(rule) = self.policy.rule(client, server.remote, server.remote_port) else { return Some(terms) };
+        if let Some(kind) = rule.scheduler {
+            terms.mptcp.scheduler = scheduler(kind);
+        }
+        if let Some(congestion) = rule.congestion {
+            (terms.cc, terms.mptcp.coupled) = congestion_control(congestion);
+        }
+        if let Some(subflows) = rule.subflows {
+            terms.mptcp.max_subflows = subflows;
+        }
+        if let Some(announce) = rule.announce {
+            terms.announce = announce;
+        }
+        Some(terms)
+    }
+
+    /// Addresses that clients of `mode` are told of.
+    pub(crate) fn announced(&self, mode: Mode) -> &[IpAddr] {
+        match mode {
+            Mode::Explicit => &self.announce_explicit,
+            Mode::Transparent => &self.announce_transparent,
         }
     }
 
@@ -121,13 +163,37 @@ impl Settings {
 }
 
 /// How MPTCP halves behave.
-fn mptcp_config(config: &Config) -> MptcpConfig {
-    MptcpConfig {
+fn mptcp_terms(config: &Config) -> MptcpTerms {
+    let (cc, coupled) = congestion_control(config.mptcp.congestion);
+    let mptcp = MptcpConfig {
         checksum: config.mptcp.checksum,
+        scheduler: scheduler(config.mptcp.scheduler),
+        coupled,
         max_subflows: config.mptcp.subflows,
         no_subflow_timeout: config.mptcp.no_subflow_timeout,
         max_reorder_frames: config.limits.window_ceiling.min(u32::from(u16::MAX)) as u16,
         ..MptcpConfig::default()
+    };
+    MptcpTerms { mptcp, cc, announce: config.mptcp.announce }
+}
+
+fn scheduler(scheduler: Scheduler) -> SchedulerKind {
+    match scheduler {
+        Scheduler::LowestRtt => SchedulerKind::LowestRtt,
+        Scheduler::RoundRobin => SchedulerKind::RoundRobin,
+        Scheduler::Redundant => SchedulerKind::Redundant,
+        Scheduler::Blest => SchedulerKind::Blest,
+    }
+}
+
+/// What each connection runs, and what couples it with others.
+fn congestion_control(congestion: Congestion) -> (CcKind, Coupled) {
+    match congestion {
+        Congestion::Cubic => (CcKind::Cubic, Coupled::No),
+        Congestion::NewReno => (CcKind::NewReno, Coupled::No),
+        Congestion::Lia => (CcKind::Coupled, Coupled::Lia),
+        Congestion::Olia => (CcKind::Coupled, Coupled::Olia),
+        Congestion::Balia => (CcKind::Coupled, Coupled::Balia),
     }
 }
 
@@ -139,10 +205,7 @@ fn tcp_config(config: &Config) -> TcpConfig {
         user_timeout: config.tcp.user_timeout,
         keepalive: config.tcp.keepalive,
         time_wait: config.tcp.time_wait,
-        cc: match config.tcp.congestion {
-            Congestion::NewReno => CcKind::NewReno,
-            _ => CcKind::Cubic,
-        },
+        cc: congestion_control(config.tcp.congestion).0,
         initial_cwnd: config.tcp.initial_window,
         max_ooo_frames: config.limits.window_ceiling.min(u32::from(u16::MAX)) as u16,
         ..TcpConfig::default()

@@ -2,6 +2,7 @@
 
 use mimbox_stack::Duration;
 
+use crate::coupled::Coupled;
 use crate::limits::MAX_SUBFLOWS;
 use crate::scheduler::SchedulerKind;
 
@@ -26,6 +27,9 @@ pub struct MptcpConfig {
     pub max_subflows: u8,
     /// Which subflow new data goes to.
     pub scheduler: SchedulerKind,
+    /// How the subflows' congestion windows depend on each other; but for [`Coupled::No`] the subflows' connections must
+    /// run [`CcKind::Coupled`](mimbox_stack::tcp::CcKind::Coupled).
+    pub coupled: Coupled,
     /// How long the connection lives without any subflow.
     pub no_subflow_timeout: Duration,
     /// How long subflows may take to close once both directions are over. A peer that has gone meanwhile does not answer
@@ -46,6 +50,7 @@ impl Default for MptcpConfig {
             deny_join_initial_address: false,
             max_subflows: MAX_SUBFLOWS as u8,
             scheduler: SchedulerKind::default(),
+            coupled: Coupled::No,
             // Linux lets a connection live as long.
             no_subflow_timeout: Duration::from_secs(60),
             close_timeout: Duration::from_secs(60),

@@ -168,6 +168,8 @@ pub struct Connection {
     poll_at: usize,
     pub(crate) reinjection: Reinjection,
     pub(crate) scheduler: Scheduler,
+    /// Working subflows when their congestion windows were last coupled.
+    pub(crate) coupled_paths: u8,
     pub(crate) deadlines: Deadlines,
     pub(crate) data_tries: u8,
     pub(crate) probe_tries: u8,
@@ -252,6 +254,7 @@ impl Connection {
             poll_at: 0,
             reinjection: Reinjection::default(),
             scheduler: Scheduler::new(config.scheduler),
+            coupled_paths: 0,
             deadlines: Deadlines { data: Instant::MAX, probe: Instant::MAX, lonely: Instant::MAX, close: Instant::MAX },
             data_tries: 0,
             probe_tries: 0,
@@ -354,6 +357,7 @@ impl Connection {
         if result.contains(Outcome::ACKED) {
             self.subflows[index].stale = false;
             self.outcome |= HalfOutcome::ACKED;
+            self.recouple(index, conns);
         }
         match self.mode {
             Mode::Multipath => {
@@ -415,7 +419,7 @@ impl Connection {
             self.on_data_timeout(conns, env);
         }
         if self.deadlines.probe <= now {
-            self.on_probe_timer(conns, env);
+            self.on_probe_timer(now, conns, env);
         }
         for index in 0..self.subflows.len() {
             if self.subflows[index].third_ack_due <= now {
@@ -479,6 +483,11 @@ impl Connection {
     /// The token that names the connection in the peer's MP_JOINs.
     pub fn local_token(&self) -> u32 {
         self.local.token
+    }
+
+    /// Our address on the first subflow, while that lives.
+    pub fn local_address(&self) -> Option<IpAddr> {
+        self.subflows.iter().find(|subflow| subflow.is_initial()).map(|subflow| subflow.flow.local)
     }
 
     /// True when the peer forbade subflows to the address of the first one (RFC 8684 §3.1, C flag).

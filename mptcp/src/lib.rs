@@ -6,6 +6,7 @@
 
 mod config;
 mod connection;
+mod coupled;
 pub mod dsn;
 mod event;
 mod fallback;
@@ -24,6 +25,7 @@ mod testing;
 
 pub use config::{LastReset, MptcpConfig};
 pub use connection::{AcceptParams, ConnectParams, Connection};
+pub use coupled::Coupled;
 pub use dsn::{Dsn, WireDsn};
 pub use event::{Event, HalfOutcome, JoinRefused};
 pub use limits::MAX_SUBFLOWS;

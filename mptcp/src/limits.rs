@@ -18,6 +18,8 @@ pub const REINJECT_SCAN: usize = 256;
 pub const SCHEDULE_BURST: usize = 256;
 /// Segments that one data-level timeout sends again.
 pub const DATA_TIMEOUT_SEGMENTS: usize = 8;
+/// Segments at the left edge of a closed window that one step sends again on a faster subflow.
+pub const OPPORTUNISTIC_SEGMENTS: usize = 4;
 /// How many bits there are to mark the holders of a segment with.
 pub const HOLDER_BITS: u32 = 32;
 /// How many times an announcement is sent again when no echo comes.

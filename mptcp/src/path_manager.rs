@@ -169,6 +169,9 @@ impl Connection {
         }
         if let Some(backup) = signals.prio {
             env.counters.inc(Counter::MptcpPrioIn);
+            if backup && !self.subflows[index].backup {
+                self.reinjection.start_off_backup();
+            }
             self.subflows[index].backup = backup;
             self.dirty = true;
         }

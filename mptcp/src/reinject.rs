@@ -2,11 +2,12 @@
 //! a step (RFC 8684 §3.3.6).
 
 use mimbox_stack::tcp::ConnTable;
-use mimbox_stack::{Counter, Env, Instant};
+use mimbox_stack::{Counter, Duration, Env, Instant};
 
 use crate::connection::{Connection, DataFin, Mode, holders, set_holders};
-use crate::limits::{DATA_TIMEOUT_SEGMENTS, REINJECT_SCAN};
+use crate::limits::{DATA_TIMEOUT_SEGMENTS, OPPORTUNISTIC_SEGMENTS, REINJECT_SCAN};
 use crate::scheduler::{Candidates, lowest_rtt};
+use crate::subflow::Subflow;
 
 /// How far the search for data to send again has come.
 #[derive(Clone, Copy, Debug, Default)]
@@ -15,12 +16,20 @@ pub(crate) struct Reinjection {
     cursor: Option<usize>,
     /// Every holder bit that entries of the ring may have.
     pub(crate) used: u32,
+    /// What only backup subflows carry is to go elsewhere as well.
+    off_backup: bool,
 }
 
 impl Reinjection {
     /// A subflow died or went silent, or a new one is there: look at all that is in flight.
     pub(crate) fn start(&mut self) {
         self.cursor = Some(0);
+    }
+
+    /// The peer made a subflow a backup: look at all that is in flight, and take it off such subflows too.
+    pub(crate) fn start_off_backup(&mut self) {
+        self.cursor = Some(0);
+        self.off_backup = true;
     }
 
     /// `gone` entries left the ring's front.
@@ -50,7 +59,13 @@ impl Connection {
     }
 
     /// Puts data that no working subflow carries on one that works.
-    pub(crate) fn reinject(&mut self, candidates: &mut Candidates, conns: &mut ConnTable, env: &mut Env<'_>) {
+    pub(crate) fn reinject(
+        &mut self,
+        now: Instant,
+        candidates: &mut Candidates,
+        conns: &mut ConnTable,
+        env: &mut Env<'_>,
+    ) {
         let Some(start) = self.reinjection.cursor else { return };
         if !matches!(self.mode, Mode::Multipath) {
             self.reinjection.cursor = None;
@@ -70,19 +85,70 @@ impl Connection {
                 self.reinjection.cursor = Some(at);
                 return;
             };
-            self.put_on(at, &mut candidates[pick], conns, env);
+            self.put_on(now, at, &mut candidates[pick], conns, env);
             env.counters.inc(Counter::MptcpReinjections);
             self.contiguous = false;
         }
         self.reinjection.cursor = (end < self.snd.next).then_some(end);
+        self.reinjection.off_backup &= self.reinjection.is_running();
         // The rest of a long ring is looked at in the next step.
         self.dirty |= self.reinjection.is_running();
     }
 
-    /// Holder bits of the subflows that are thought to work.
+    /// Holder bits of the subflows that are thought to work, and that data may stay on.
     fn working(&self) -> u32 {
-        let open = || self.subflows.iter().filter(|subflow| subflow.takes_signals());
-        open().filter(|subflow| !subflow.stale).fold(0, |bits, subflow| bits | subflow.holder)
+        let fit = |subflow: &&Subflow| subflow.takes_signals() && !subflow.stale;
+        let bits = |backup: bool| {
+            let which = self.subflows.iter().filter(fit).filter(|subflow| backup || !subflow.backup);
+            which.fold(0, |bits, subflow| bits | subflow.holder)
+        };
+        let regular = if self.reinjection.off_backup { bits(false) } else { 0 };
+        if regular != 0 { regular } else { bits(true) }
+    }
+
+    /// The peer's window lets nothing new out while `candidates` have room: the data at its left edge is what it waits
+    /// for. Sends a little of it again on a faster subflow than the one that has it, and slows that one down, once in its
+    /// round-trip time (Raiciu et al., "How Hard Can It Be?", NSDI 2012, §4.2: opportunistic retransmission with
+    /// penalisation; RFC 8684 §3.3.6 leaves such retransmissions to the sender).
+    pub(crate) fn unblock_window(
+        &mut self,
+        now: Instant,
+        candidates: &mut Candidates,
+        conns: &mut ConnTable,
+        env: &mut Env<'_>,
+    ) {
+        if candidates.len() < 2 || !matches!(self.mode, Mode::Multipath) {
+            return;
+        }
+        for at in 0..OPPORTUNISTIC_SEGMENTS.min(self.snd.next) {
+            let Some(entry) = self.snd.retained.get(at) else { return };
+            let (len, held_by) = (u32::from(entry.len), holders(entry));
+            let waited = Duration::from_micros(u64::from((now.as_micros() as u32).wrapping_sub(entry.sent_us)));
+            let Some(fast) = lowest_rtt(candidates, len, held_by) else { continue };
+            let srtt = candidates[fast].srtt;
+            // What is in better hands already, or in none that can be compared, is not sent twice; nor is what will have
+            // arrived before a copy could.
+            let mut slow = candidates.iter().filter(|candidate| candidate.holder & held_by != 0);
+            let Some(slowest) = slow.clone().map(|candidate| candidate.index).next() else { continue };
+            if !slow.all(|candidate| waited + srtt < candidate.srtt) {
+                continue;
+            }
+            self.put_on(now, at, &mut candidates[fast], conns, env);
+            self.contiguous = false;
+            env.counters.inc(Counter::MptcpOpportunistic);
+            self.penalise(now, slowest, conns, env);
+        }
+    }
+
+    /// Halves the congestion window of a subflow that holds the others up, at most once in its round-trip time.
+    fn penalise(&mut self, now: Instant, index: usize, conns: &mut ConnTable, env: &mut Env<'_>) {
+        let subflow = &mut self.subflows[index];
+        let Some(mut conn) = conns.get(subflow.id) else { return };
+        if now >= subflow.penalised_until {
+            subflow.penalised_until = now + conn.srtt();
+            conn.penalise();
+            env.counters.inc(Counter::MptcpPenalties);
+        }
     }
 
     /// Data that the subflows have delivered is not DATA_ACKed.

@@ -3,6 +3,7 @@
 use mimbox_stack::tcp::ConnId;
 use mimbox_stack::{FlowKey, Instant, SeqNum};
 
+use crate::coupled::LossHistory;
 use crate::mapping::Mapper;
 use crate::option::{MptcpOption, TcpReset};
 
@@ -76,6 +77,8 @@ pub(crate) struct Subflow {
     pub(crate) backup: bool,
     /// A retransmission timeout fired and nothing was acknowledged since.
     pub(crate) stale: bool,
+    /// Until when its window is not halved again for holding up the others.
+    pub(crate) penalised_until: Instant,
     /// A DSS with a DATA_ACK arrived on it: options pass both ways.
     pub(crate) confirmed: bool,
     /// The third ACK of our MP_CAPABLE or MP_JOIN was sent at least once.
@@ -89,6 +92,8 @@ pub(crate) struct Subflow {
     pub(crate) fin_due: bool,
     /// Its connection is over; what it has queued is still sent.
     pub(crate) ended: bool,
+    /// What coupled congestion control remembers of it.
+    pub(crate) loss_history: LossHistory,
     pub(crate) reset: Option<TcpReset>,
     pub(crate) reset_with: ResetWith,
     pub(crate) bytes_sent: u64,
@@ -111,6 +116,7 @@ impl Subflow {
             backup_wish: false,
             backup: false,
             stale: false,
+            penalised_until: Instant::ZERO,
             confirmed: false,
             third_ack_sent: false,
             third_ack_due: Instant::MAX,
@@ -118,6 +124,7 @@ impl Subflow {
             signals: Vec::new(),
             fin_due: false,
             ended: false,
+            loss_history: LossHistory::default(),
             reset: None,
             reset_with: ResetWith::Nothing,
             bytes_sent: 0,

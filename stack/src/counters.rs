@@ -110,6 +110,8 @@ counters! {
     MptcpDataDuplicates = "mptcp_data_duplicates": "bytes received more than once at data level, by segment",
     MptcpDataOutOfWindow = "mptcp_data_out_of_window": "segments outside the data-level window",
     MptcpReinjections = "mptcp_reinjections": "segments sent again on another subflow",
+    MptcpOpportunistic = "mptcp_opportunistic": "segments sent again on a faster subflow because the peer's window was full",
+    MptcpPenalties = "mptcp_penalties": "congestion windows halved because their subflow kept the peer's window full",
     MptcpDataTimeouts = "mptcp_data_timeouts": "data-level retransmission timeouts",
     MptcpSubflowsDead = "mptcp_subflows_dead": "subflows that ended before their connection did",
     MptcpAddAddrOut = "mptcp_add_addr_out": "addresses announced",

@@ -180,7 +180,8 @@ impl Checker<'_> {
                 "give a port towards servers an address that they can answer to",
             );
         }
-        ExplicitConfig { ports: accepted, exid, source }
+        let announce = section.announce.as_ref().map(|list| self.owned_addresses(list, ports, "announce"));
+        ExplicitConfig { ports: accepted, exid, source, announce: announce.unwrap_or_default() }
     }
 
     fn transparent(&mut self, section: &Spanned<file::Transparent>, ports: &[PortConfig]) -> TransparentConfig {

@@ -59,6 +59,7 @@ pub(super) struct Route {
 pub(super) struct Explicit {
     pub(super) ports: Option<Spanned<Vec<Text>>>,
     pub(super) source: Option<Spanned<Vec<Text>>>,
+    pub(super) announce: Option<Spanned<Vec<Text>>>,
     pub(super) dst_opt: Option<Spanned<DstOpt>>,
 }
 
@@ -81,6 +82,20 @@ pub(super) struct Policy {
     pub(super) clients: Option<Spanned<Vec<Text>>>,
     pub(super) allow: Option<Spanned<Vec<Text>>>,
     pub(super) deny: Option<Spanned<Vec<Text>>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) rule: Vec<Spanned<Rule>>,
+}
+
+#[derive(Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Rule {
+    pub(super) clients: Option<Spanned<Vec<Text>>>,
+    pub(super) servers: Option<Spanned<Vec<Text>>>,
+    pub(super) ports: Option<Spanned<Vec<Number>>>,
+    pub(super) scheduler: Option<Text>,
+    pub(super) congestion: Option<Text>,
+    pub(super) subflows: Option<Number>,
+    pub(super) announce: Option<Number>,
 }
 
 #[derive(Debug, Default, Deserialize, Serialize)]
@@ -90,6 +105,7 @@ pub(super) struct Mptcp {
     pub(super) scheduler: Option<Text>,
     pub(super) congestion: Option<Text>,
     pub(super) subflows: Option<Number>,
+    pub(super) announce: Option<Number>,
     pub(super) checksum: Option<bool>,
     pub(super) no_subflow_timeout: Option<Text>,
 }

@@ -7,8 +7,8 @@ use toml::Spanned;
 use super::check::duration_text;
 use super::file::{self, File, Number, Text};
 use super::{
-    AdminConfig, Config, ExplicitConfig, LimitsConfig, MptcpConfig, PolicyConfig, PortConfig, RouteConfig, TcpConfig,
-    TransparentConfig, WorkerConfig,
+    AdminConfig, Config, ExplicitConfig, LimitsConfig, MptcpConfig, PolicyConfig, PolicyRule, PortConfig, RouteConfig,
+    TcpConfig, TransparentConfig, WorkerConfig,
 };
 
 /// The whole configuration; every structure is taken apart by name, so that a new field is not forgotten here.
@@ -24,10 +24,11 @@ pub(super) fn to_toml(config: &Config) -> String {
                 place(file::Route { prefix: text(prefix), via: text(via), port: text(&name(*port)) })
             })
             .collect(),
-        explicit: explicit.as_ref().map(|ExplicitConfig { ports, exid, source }| {
+        explicit: explicit.as_ref().map(|ExplicitConfig { ports, exid, source, announce }| {
             place(file::Explicit {
                 ports: names(ports),
                 source: list(source),
+                announce: list(announce),
                 dst_opt: Some(place(file::DstOpt { exid: number(*exid) })),
             })
         }),
@@ -80,17 +81,32 @@ fn port(port: &PortConfig) -> file::Port {
 }
 
 fn policy(policy: &PolicyConfig) -> file::Policy {
-    let PolicyConfig { clients, allow, deny } = policy;
-    file::Policy { clients: list(clients), allow: list(allow), deny: list(deny) }
+    let PolicyConfig { clients, allow, deny, rules } = policy;
+    let rule = rules.iter().map(|rule| place(self::rule(rule))).collect();
+    file::Policy { clients: list(clients), allow: list(allow), deny: list(deny), rule }
+}
+
+fn rule(rule: &PolicyRule) -> file::Rule {
+    let PolicyRule { clients, servers, ports, scheduler, congestion, subflows, announce } = rule;
+    file::Rule {
+        clients: list(clients),
+        servers: list(servers),
+        ports: Some(place(ports.iter().map(|port| place(i64::from(*port))).collect())),
+        scheduler: scheduler.and_then(|scheduler| text(&scheduler.name())),
+        congestion: congestion.and_then(|congestion| text(&congestion.name())),
+        subflows: subflows.and_then(number),
+        announce: announce.and_then(number),
+    }
 }
 
 fn mptcp(mptcp: &MptcpConfig) -> file::Mptcp {
-    let MptcpConfig { enabled, scheduler, congestion, subflows, checksum, no_subflow_timeout } = mptcp;
+    let MptcpConfig { enabled, scheduler, congestion, subflows, announce, checksum, no_subflow_timeout } = mptcp;
     file::Mptcp {
         enabled: Some(*enabled),
         scheduler: text(&scheduler.name()),
         congestion: text(&congestion.name()),
         subflows: number(*subflows),
+        announce: number(*announce),
         checksum: Some(*checksum),
         no_subflow_timeout: time(*no_subflow_timeout),
     }

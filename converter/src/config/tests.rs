@@ -565,11 +565,52 @@ fn the_policy_lists_networks() {
 }
 
 #[test]
-fn what_this_version_does_not_have_is_refused() {
-    let found = with("[mptcp]\nscheduler = \"blest\"");
-    assert_says(&found, "27:13", "scheduler = \"blest\" is not in this version", "write one of \"lowest-rtt\"");
-    let found = with("[mptcp]\ncongestion = \"olia\"");
-    assert_says(&found, "27:14", "congestion = \"olia\" is not in this version", "write one of \"cubic\", \"newreno\"");
+fn every_scheduler_and_congestion_control_has_its_word() {
+    for scheduler in Scheduler::ALL {
+        let config = good(&format!("{BASE}\n[mptcp]\nscheduler = \"{}\"", scheduler.name()));
+        assert_eq!(config.mptcp.scheduler, *scheduler);
+    }
+    for congestion in Congestion::ALL {
+        let config = good(&format!("{BASE}\n[mptcp]\ncongestion = \"{}\"", congestion.name()));
+        assert_eq!(config.mptcp.congestion, *congestion);
+    }
+    let found = with("[mptcp]\nscheduler = \"blesst\"");
+    assert_says(&found, "27:13", "scheduler = \"blesst\" is not known", "did you mean \"blest\"?");
+}
+
+#[test]
+fn the_first_rule_that_fits_decides() {
+    let policy = good(&format!(
+        "{BASE}\n[[policy.rule]]\nclients = [\"10.0.0.0/8\"]\nports = [5060, 5061]\nscheduler = \"redundant\"\n\
+         [[policy.rule]]\nservers = [\"203.0.113.0/24\"]\ncongestion = \"lia\"\nsubflows = 2\nannounce = 0\n"
+    ))
+    .policy;
+    let rule = |client: &str, server: &str, port| {
+        let at = policy.rule(client.parse().expect("an address"), server.parse().expect("an address"), port)?;
+        policy.rules.iter().position(|rule| std::ptr::eq(rule, at))
+    };
+    assert_eq!(rule("10.1.1.1", "203.0.113.9", 5060), Some(0));
+    assert_eq!(rule("10.1.1.1", "203.0.113.9", 443), Some(1));
+    assert_eq!(rule("192.0.2.1", "203.0.113.9", 5060), Some(1));
+    assert_eq!(rule("192.0.2.1", "198.51.100.9", 5060), None);
+    assert_eq!((policy.rules[1].subflows, policy.rules[1].announce), (Some(2), Some(0)));
+}
+
+#[test]
+fn a_rule_must_change_something() {
+    let found = with("[[policy.rule]]\nports = [80]");
+    assert_eq!(found.1, "the [[policy.rule]] changes nothing");
+    assert_eq!(with("[[policy.rule]]\nports = [0]\nsubflows = 2").1, "ports = 0 is out of range");
+    assert_eq!(with("[[policy.rule]]\nsubflows = 9").1, "subflows = 9 is out of range");
+}
+
+#[test]
+fn a_configuration_with_rules_reads_back_as_it_was() {
+    let config = good(&format!(
+        "{BASE}\n[mptcp]\nannounce = 3\n[[policy.rule]]\nclients = [\"10.0.0.0/8\"]\nports = [80]\n\
+         congestion = \"balia\"\n[[policy.rule]]\nservers = [\"2001:db8::/32\"]\nscheduler = \"blest\"\nannounce = 1\n"
+    ));
+    assert_eq!(good(&config.to_toml()), config);
 }
 
 #[test]

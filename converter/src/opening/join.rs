@@ -1,6 +1,6 @@
 //! MP_JOIN: a further subflow of a connection that the box terminates (RFC 8684 §3.2).
 
-use mimbox_mptcp::{MptcpConfig, join_in_syn};
+use mimbox_mptcp::join_in_syn;
 use mimbox_stack::tcp::{SynSeen, TsOffer};
 use mimbox_stack::wire::IpInfo;
 use mimbox_stack::{Counter, Instant, RxFrame, SegmentIn};
@@ -31,10 +31,9 @@ impl Shard {
         self.res.counters.inc(Counter::MptcpJoinIn);
         let Some(state) = self.conversions.get(conversion) else { return Joined::UnknownToken };
         let origin = Origin { port: rx.port, link: info.link.reply() };
-        let reserve = (origin, MptcpConfig::UPPER_RESERVE);
-        let mut offer = state.client_offer;
+        let (mut offer, terms) = (state.client_offer, state.client_terms);
         offer.timestamps = offer.timestamps.map(|_| TsOffer { offset: self.isn.timestamp_offset(&segment.flow) });
-        let Some(id) = self.insert_accepted(now, segment.flow, SynSeen::of(segment), offer, reserve) else {
+        let Some(id) = self.insert_accepted(now, segment.flow, SynSeen::of(segment), offer, origin, terms) else {
             return Joined::Refused;
         };
         let joined = match self.conversions.get_mut(conversion).map(|state| &mut state.client) {

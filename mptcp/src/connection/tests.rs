@@ -1,3 +1,4 @@
+mod coupling;
 mod ends;
 mod fallback;
 mod handover;
@@ -5,11 +6,12 @@ mod harness;
 mod joins;
 mod signals;
 mod stress;
+mod window;
 
 use harness::{Pair, Path};
 use mimbox_stack::{Counter, Duration};
 
-use crate::{Event, MptcpConfig, SchedulerKind};
+use crate::{Coupled, Event, MptcpConfig, SchedulerKind};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);

@@ -63,7 +63,7 @@ impl Connection {
         if self.paths.deadline <= now {
             self.announce_again(now, conns);
         }
-        self.schedule(conns, env);
+        self.schedule(now, conns, env);
         match self.mode {
             Mode::Multipath => {
                 if self.snd.fin == DataFin::Queued && self.snd.next == self.snd.retained.len() {
@@ -106,7 +106,7 @@ impl Connection {
     }
 
     /// Puts data on the subflows that have room: first what must be sent again, then new data.
-    fn schedule(&mut self, conns: &mut ConnTable, env: &mut Env<'_>) {
+    fn schedule(&mut self, now: Instant, conns: &mut ConnTable, env: &mut Env<'_>) {
         // Before the peer's key is known nothing can be mapped in a way that it would be sure to understand.
         if self.mode == Mode::Negotiating
             || (self.snd.next == self.snd.retained.len() && !self.reinjection.is_running())
@@ -117,23 +117,23 @@ impl Connection {
         if candidates.is_empty() {
             return;
         }
-        self.reinject(&mut candidates, conns, env);
+        self.reinject(now, &mut candidates, conns, env);
         for _ in 0..SCHEDULE_BURST {
             let Some(entry) = self.snd.retained.get(self.snd.next) else { return };
             let (len, end) = (u32::from(entry.len), entry_end(entry));
             // After a fallback the connection itself keeps to the peer's window.
             if end.after(self.snd.edge) && self.mode == Mode::Multipath {
-                return;
+                return self.unblock_window(now, &mut candidates, conns, env);
             }
             let window = self.snd.edge.saturating_distance_from(self.snd.una);
             let Some(pick) = self.scheduler.pick(&candidates, len, window) else { return };
             let at = self.snd.next;
-            self.put_on(at, &mut candidates[pick], conns, env);
+            self.put_on(now, at, &mut candidates[pick], conns, env);
             if self.scheduler.kind == SchedulerKind::Redundant {
                 self.contiguous &= candidates.len() == 1;
                 for other in 0..candidates.len() {
                     if other != pick && (candidates[other].space >= len || candidates[other].idle) {
-                        self.put_on(at, &mut candidates[other], conns, env);
+                        self.put_on(now, at, &mut candidates[other], conns, env);
                     }
                 }
             }
@@ -170,10 +170,18 @@ impl Connection {
     }
 
     /// Puts entry `at` of the retained ring on a subflow.
-    pub(crate) fn put_on(&mut self, at: usize, candidate: &mut Candidate, conns: &mut ConnTable, env: &mut Env<'_>) {
+    pub(crate) fn put_on(
+        &mut self,
+        now: Instant,
+        at: usize,
+        candidate: &mut Candidate,
+        conns: &mut ConnTable,
+        env: &mut Env<'_>,
+    ) {
         let Some(entry) = self.snd.retained.get_mut(at) else { return };
         let subflow = &mut self.subflows[candidate.index];
         let Some(mut conn) = conns.get(subflow.id) else { return };
+        entry.sent_us = now.as_micros() as u32;
         let bits = holders(entry) | subflow.holder;
         set_holders(entry, bits);
         let copy = TxSegment {
@@ -205,7 +213,7 @@ impl Connection {
     }
 
     /// The peer's window has been too small for a while: sends as much as fits, one byte at least.
-    pub(super) fn on_probe_timer(&mut self, conns: &mut ConnTable, env: &mut Env<'_>) {
+    pub(super) fn on_probe_timer(&mut self, now: Instant, conns: &mut ConnTable, env: &mut Env<'_>) {
         self.deadlines.probe = Instant::MAX;
         self.probe_tries = self.probe_tries.saturating_add(1);
         let window = self.snd.edge.saturating_distance_from(self.snd.sent).clamp(1, u64::from(u16::MAX)) as u16;
@@ -219,7 +227,7 @@ impl Connection {
         }
         let mut candidates = self.candidates(conns);
         if let Some(best) = crate::scheduler::lowest_rtt(&candidates, 1, 0) {
-            self.put_on(at, &mut candidates[best], conns, env);
+            self.put_on(now, at, &mut candidates[best], conns, env);
             let end = self.snd.retained.get(at).map_or(self.snd.sent, entry_end);
             self.snd.next += 1;
             self.snd.sent = end;

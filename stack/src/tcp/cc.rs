@@ -1,6 +1,6 @@
-//! Congestion control: CUBIC (RFC 9438) with HyStart++ (RFC 9406), and NewReno (RFC 5681).
+//! Congestion control: CUBIC (RFC 9438) with HyStart++ (RFC 9406), and NewReno (RFC 5681), alone or coupled.
 
-use super::config::{CcKind, MAX_CWND};
+use super::config::{CcKind, Coupling, MAX_CWND};
 use crate::time::Instant;
 
 /// CUBIC's scaling constant C, segments per second cubed (RFC 9438 §5).
@@ -32,6 +32,10 @@ pub(super) struct AckEvent {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Controller {
     kind: CcKind,
+    /// What the layer above wants, for [`CcKind::Coupled`].
+    pub coupling: Coupling,
+    /// How often the window was reduced, modulo 2^32.
+    pub losses: u32,
     pub ssthresh: u32,
     /// Window before the last reduction, in bytes (RFC 9438 §4.1.2).
     w_max: f64,
@@ -59,20 +63,41 @@ struct HyStart {
 impl Controller {
     pub(super) fn new(kind: CcKind) -> Self {
         let hystart = HyStart { last_round_min: u32::MAX, round_min: u32::MAX, samples: 0, baseline: 0, rounds: 0 };
-        Self { kind, ssthresh: MAX_CWND, w_max: 0.0, epoch: Instant::ZERO, k: 0.0, w_est: 0.0, credit: 0.0, hystart }
+        Self {
+            kind,
+            coupling: Coupling::default(),
+            losses: 0,
+            ssthresh: MAX_CWND,
+            w_max: 0.0,
+            epoch: Instant::ZERO,
+            k: 0.0,
+            w_est: 0.0,
+            credit: 0.0,
+            hystart,
+        }
     }
 
     /// The window after an acknowledgment outside recovery.
     pub(super) fn on_ack(&mut self, cwnd: u32, event: &AckEvent) -> u32 {
         let grown = if cwnd < self.ssthresh {
             self.slow_start(cwnd, event)
-        } else if self.kind == CcKind::NewReno {
-            self.credit += f64::from(event.bytes) * f64::from(event.mss) / f64::from(cwnd.max(1));
-            cwnd.saturating_add(self.take_credit())
         } else {
-            self.cubic(cwnd, event)
+            match self.kind {
+                CcKind::NewReno => self.additive(cwnd, event, 1.0),
+                CcKind::Coupled => self.additive(cwnd, event, f64::from(self.coupling.increase)),
+                CcKind::Cubic => self.cubic(cwnd, event),
+            }
         };
         grown.min(MAX_CWND)
+    }
+
+    /// RFC 5681 §3.1: a segment a round trip, times `factor`.
+    fn additive(&mut self, cwnd: u32, event: &AckEvent, factor: f64) -> u32 {
+        self.credit += factor * f64::from(event.bytes) * f64::from(event.mss) / f64::from(cwnd.max(1));
+        let whole = self.credit.trunc();
+        self.credit -= whole;
+        let smallest = event.mss.min(cwnd);
+        (f64::from(cwnd) + whole).clamp(f64::from(smallest), f64::from(MAX_CWND)) as u32
     }
 
     fn take_credit(&mut self) -> u32 {
@@ -141,16 +166,36 @@ impl Controller {
     /// The slow-start threshold after a loss with `flight` bytes out.
     pub(super) fn on_loss(&mut self, cwnd: u32, flight: u32, mss: u32) -> u32 {
         let (window, floor) = (f64::from(cwnd), 2 * mss);
+        self.losses = self.losses.wrapping_add(1);
         self.epoch = Instant::ZERO;
         self.credit = 0.0;
         self.hystart.baseline = 0;
-        self.ssthresh = if self.kind == CcKind::NewReno {
-            (flight / 2).max(floor)
-        } else {
-            // RFC 9438 §4.7: fast convergence.
-            self.w_max = if window < self.w_max { window * (1.0 + BETA) / 2.0 } else { window };
-            ((window * BETA) as u32).max(floor)
+        self.ssthresh = match self.kind {
+            CcKind::NewReno => (flight / 2).max(floor),
+            CcKind::Coupled => {
+                let kept = f64::from(flight) * (1.0 - f64::from(self.coupling.decrease.clamp(0.0, 1.0)));
+                (kept as u32).max(u32::from(self.coupling.floor.max(1)) * mss)
+            }
+            CcKind::Cubic => {
+                // RFC 9438 §4.7: fast convergence.
+                self.w_max = if window < self.w_max { window * (1.0 + BETA) / 2.0 } else { window };
+                ((window * BETA) as u32).max(floor)
+            }
         };
         self.ssthresh
     }
+
+    /// The window after half of it was taken away for the sake of the owner's other connections.
+    pub(super) fn on_penalty(&mut self, cwnd: u32, mss: u32) -> u32 {
+        self.epoch = Instant::ZERO;
+        self.credit = 0.0;
+        let halved = (cwnd / 2).max(mss.min(cwnd));
+        if self.ssthresh < MAX_CWND {
+            self.ssthresh = (self.ssthresh / 2).max(2 * mss);
+        }
+        halved
+    }
 }
+
+#[cfg(test)]
+mod tests;

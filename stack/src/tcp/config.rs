@@ -11,6 +11,29 @@ pub enum CcKind {
     Cubic,
     /// RFC 5681, RFC 6582.
     NewReno,
+    /// As NewReno, but how much the window grows and shrinks is told by the layer above ([`Coupling`]).
+    Coupled,
+}
+
+/// How the window of a connection with [`CcKind::Coupled`] changes, in comparison with NewReno's.
+///
+/// Congestion controllers that couple the connections of one owner (RFC 6356 and its successors) differ from NewReno in
+/// two numbers, which depend on the other connections: whoever knows those computes the numbers and hands them down.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Coupling {
+    /// Share of NewReno's growth in congestion avoidance; negative when the window is to shrink.
+    pub increase: f32,
+    /// Share of what was in flight that a loss takes away.
+    pub decrease: f32,
+    /// Segments that the window keeps after a loss at least.
+    pub floor: u8,
+}
+
+impl Default for Coupling {
+    /// NewReno.
+    fn default() -> Self {
+        Self { increase: 1.0, decrease: 0.5, floor: 2 }
+    }
 }
 
 /// The parameters of one connection. Small and `Copy`: every connection keeps its own.

@@ -5,7 +5,7 @@ use super::handshake::{Agreed, Handshake, PeerSyn, agree};
 use super::receive::OutOfOrder;
 use super::rtt::Rtt;
 use super::send::SendRing;
-use super::{ConnSetup, Opening, State, SynSeen, TcpConfig};
+use super::{ConnSetup, Coupling, Opening, State, SynSeen, TcpConfig};
 use crate::env::Env;
 use crate::segment::{TxFlags, TxSegment};
 use crate::seq::SeqNum;
@@ -349,6 +349,18 @@ impl Conn<'_> {
         self.hot.rcv_space = self.hot.rcv_edge.saturating_distance_from(self.hot.rcv_nxt);
     }
 
+    /// With [`super::CcKind::Coupled`]: how the window grows and shrinks from now on.
+    pub fn set_coupling(&mut self, coupling: Coupling) {
+        self.cold.cc.coupling = coupling;
+    }
+
+    /// Halves the congestion window: this connection holds up others of its owner (MPTCP's penalisation).
+    pub fn penalise(&mut self) {
+        if !self.in_recovery() {
+            self.hot.cwnd = self.cold.cc.on_penalty(self.hot.cwnd, u32::from(self.hot.snd_mss));
+        }
+    }
+
     /// The largest window that the header's field can say.
     pub(super) fn largest_window(&self) -> u32 {
         0xffff << self.hot.rcv_scale
@@ -391,6 +403,10 @@ facts! {
     ooo_frames(self) -> u32 = self.cold.ooo.len() as u32;
     /// Congestion window in bytes.
     cwnd(self) -> u32 = self.hot.cwnd;
+    /// How often losses have reduced the congestion window, modulo 2^32.
+    loss_events(self) -> u32 = self.cold.cc.losses;
+    /// Largest segment that may be sent, options included.
+    sending_mss(self) -> u16 = self.hot.snd_mss;
     /// Slow-start threshold in bytes.
     ssthresh(self) -> u32 = self.cold.cc.ssthresh;
     /// Bytes that the congestion window leaves beyond what is in flight and queued.

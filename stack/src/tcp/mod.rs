@@ -21,7 +21,7 @@ mod send;
 mod table;
 
 pub use close::TimeWaitRecord;
-pub use config::{CcKind, TcpConfig};
+pub use config::{CcKind, Coupling, TcpConfig};
 pub use conn::Conn;
 pub use handshake::{Agreed, Offer, Opening, SynSeen, TsOffer};
 pub use table::{ConnId, ConnSetup, ConnTable};

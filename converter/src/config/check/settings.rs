@@ -8,14 +8,10 @@ use toml::Spanned;
 use super::{Checker, quoted};
 use crate::config::file::{self, Text};
 use crate::config::{
-    AdminConfig, Congestion, DEFAULT_SOCKET, LimitsConfig, MptcpConfig, PolicyConfig, Prefix, Scheduler, TcpConfig,
-    Wait, WorkerConfig,
+    AdminConfig, Congestion, DEFAULT_SOCKET, LimitsConfig, MptcpConfig, PolicyConfig, PolicyRule, Prefix, Scheduler,
+    TcpConfig, Wait, WorkerConfig,
 };
 
-/// Schedulers that this version has.
-const SCHEDULERS: &[Scheduler] = &[Scheduler::LowestRtt];
-/// Congestion controls that this version has.
-const CONGESTION: &[Congestion] = &[Congestion::Cubic, Congestion::NewReno];
 /// Longest path of a Unix socket (`sun_path` less its end).
 const SOCKET_PATH_MAX: usize = 107;
 
@@ -32,7 +28,36 @@ impl Checker<'_> {
             clients: self.prefixes(section.clients.as_ref()),
             allow: self.prefixes(section.allow.as_ref()),
             deny: self.prefixes(section.deny.as_ref()),
+            rules: section.rule.iter().map(|rule| self.rule(rule)).collect(),
         }
+    }
+
+    fn rule(&mut self, section: &Spanned<file::Rule>) -> PolicyRule {
+        let place = section.span();
+        let section = section.get_ref();
+        let rule = PolicyRule {
+            clients: self.prefixes(section.clients.as_ref()),
+            servers: self.prefixes(section.servers.as_ref()),
+            ports: self.server_ports(section.ports.as_ref()),
+            scheduler: section.scheduler.as_ref().map(|text| self.scheduler(Some(text))),
+            congestion: section.congestion.as_ref().map(|text| self.congestion(Some(text))),
+            subflows: section.subflows.as_ref().map(|n| self.number(Some(n), "subflows", 8, 1..=8) as u8),
+            announce: section.announce.as_ref().map(|n| self.number(Some(n), "announce", 8, 0..=8) as u8),
+        };
+        let file::Rule { clients: _, servers: _, ports: _, scheduler, congestion, subflows, announce } = section;
+        if scheduler.is_none() && congestion.is_none() && subflows.is_none() && announce.is_none() {
+            self.problem(
+                place,
+                "the [[policy.rule]] changes nothing",
+                "say what is different: scheduler, congestion, subflows or announce",
+            );
+        }
+        rule
+    }
+
+    fn server_ports(&mut self, list: Option<&Spanned<Vec<file::Number>>>) -> Vec<u16> {
+        let list = list.map(|list| list.get_ref().as_slice()).unwrap_or_default();
+        list.iter().map(|port| self.number(Some(port), "ports", 443, 1..=65_535) as u16).collect()
     }
 
     fn prefixes(&mut self, list: Option<&Spanned<Vec<Text>>>) -> Vec<Prefix> {
@@ -41,14 +66,12 @@ impl Checker<'_> {
     }
 
     pub(super) fn mptcp(&mut self, section: &file::Mptcp) -> MptcpConfig {
-        let scheduler =
-            self.choice(section.scheduler.as_ref(), "scheduler", Scheduler::LowestRtt, Scheduler::ALL, Scheduler::name);
-        self.built(section.scheduler.as_ref(), "scheduler", scheduler, SCHEDULERS, Scheduler::name);
         MptcpConfig {
             enabled: section.enabled.unwrap_or(true),
-            scheduler,
+            scheduler: self.scheduler(section.scheduler.as_ref()),
             congestion: self.congestion(section.congestion.as_ref()),
             subflows: self.number(section.subflows.as_ref(), "subflows", 8, 1..=8) as u8,
+            announce: self.number(section.announce.as_ref(), "announce", 8, 0..=8) as u8,
             checksum: section.checksum.unwrap_or(false),
             no_subflow_timeout: self.duration(
                 section.no_subflow_timeout.as_ref(),
@@ -98,10 +121,12 @@ impl Checker<'_> {
         Some(self.duration(text, "keepalive", secs(7200), secs(1)..=secs(604_800)))
     }
 
+    fn scheduler(&mut self, text: Option<&Text>) -> Scheduler {
+        self.choice(text, "scheduler", Scheduler::LowestRtt, Scheduler::ALL, Scheduler::name)
+    }
+
     fn congestion(&mut self, text: Option<&Text>) -> Congestion {
-        let choice = self.choice(text, "congestion", Congestion::Cubic, Congestion::ALL, Congestion::name);
-        self.built(text, "congestion", choice, CONGESTION, Congestion::name);
-        choice
+        self.choice(text, "congestion", Congestion::Cubic, Congestion::ALL, Congestion::name)
     }
 
     /// Congestion control of a connection that has no subflows to couple.
@@ -117,24 +142,6 @@ impl Checker<'_> {
                 Congestion::Cubic
             }
             None => self.choice(text, "congestion", Congestion::Cubic, &plain, Congestion::name),
-        }
-    }
-
-    /// Reports a choice that the design knows but this version does not have.
-    fn built<T: Copy + PartialEq>(
-        &mut self,
-        text: Option<&Text>,
-        key: &str,
-        choice: T,
-        have: &[T],
-        name: impl Fn(T) -> &'static str,
-    ) {
-        if let Some(text) = text.filter(|_| !have.contains(&choice)) {
-            self.problem(
-                text.span(),
-                format!("{key} = {:?} is not in this version", name(choice)),
-                format!("write one of {}", quoted(have.iter().map(|choice| name(*choice)))),
-            );
         }
     }
 

@@ -5,14 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use mimbox_stack::limits::PAYLOAD_OFFSET;
-use mimbox_stack::tcp::{ConnId, ConnSetup, ConnTable, Offer, Opening, SynSeen, TcpConfig};
+use mimbox_stack::tcp::{CcKind, ConnId, ConnSetup, ConnTable, Offer, Opening, SynSeen, TcpConfig};
 use mimbox_stack::wire::{self, HeaderTemplate, LinkHeader, Parsed, Verify};
 use mimbox_stack::{
     Counter, Duration, FlowKey, Instant, Outgoing, RxQueue, SegmentIn, SeqNum, TcpFlags, TxFlags, TxSegment, checksum,
 };
 
 use crate::testing::{World, byte_at};
-use crate::{AcceptParams, ConnectParams, Connection, Event, HalfOutcome, MptcpConfig, capable_in_syn, join_in_syn};
+use crate::{
+    AcceptParams, ConnectParams, Connection, Coupled, Event, HalfOutcome, MptcpConfig, capable_in_syn, join_in_syn,
+};
 
 /// What a path does to packets, in thousandths, how long it takes and how fast it is.
 #[derive(Clone, Copy, Debug)]
@@ -93,12 +95,14 @@ impl Host {
         self.connection.as_mut().expect("a connection")
     }
 
-    fn tcp_config() -> TcpConfig {
-        TcpConfig { upper_reserve: MptcpConfig::UPPER_RESERVE, max_rto: Duration::from_secs(5), ..TcpConfig::default() }
+    fn tcp_config(&self) -> TcpConfig {
+        let cc = if self.config.coupled == Coupled::No { CcKind::Cubic } else { CcKind::Coupled };
+        let upper_reserve = MptcpConfig::UPPER_RESERVE;
+        TcpConfig { upper_reserve, cc, max_rto: Duration::from_secs(5), ..TcpConfig::default() }
     }
 
     fn insert(&mut self, now: Instant, flow: FlowKey, opening: Opening, path: usize) -> ConnId {
-        let setup = ConnSetup { owner: 0, flow, opening, config: Self::tcp_config() };
+        let setup = ConnSetup { owner: 0, flow, opening, config: self.tcp_config() };
         let id = self.conns.insert(now, setup, &mut self.world.env()).expect("room");
         self.templates.push((id, HeaderTemplate::new(&flow, 64), flow, path));
         id
