@@ -251,6 +251,8 @@ impl PolicyConfig {
 pub struct MptcpConfig {
     /// Whether MP_CAPABLE is answered at all.
     pub enabled: bool,
+    /// Whether clients of version 0 (RFC 6824) are answered as such; else they get plain TCP.
+    pub version0: bool,
     /// Which subflow gets the next data.
     pub scheduler: Scheduler,
     /// Each subflow's congestion control.

@@ -72,7 +72,7 @@ impl Shard {
     pub(crate) fn capable(&mut self, segment: &SegmentIn) -> Option<CapableSyn> {
         let capable = capable_in_syn(segment)?;
         self.res.counters.inc(Counter::MptcpCapableIn);
-        self.settings.mptcp.map(|_| capable)
+        self.settings.answers(&capable).then_some(capable)
     }
 
     fn server_iss(&self, now: Instant, wanted: &Wanted, segment: &SegmentIn) -> SeqNum {
@@ -406,7 +406,7 @@ impl Shard {
         conn: ConnId,
     ) -> Half {
         let mut local_key = self.res.rng.next_u64();
-        while self.tokens.contains_key(&key::token(local_key)) {
+        while self.tokens.contains_key(&key::token(local_key, capable.version())) {
             local_key = self.res.rng.next_u64();
         }
         // The server's address is not the box's: joins must come to an address that the box announces (RFC 8684 §3.1).

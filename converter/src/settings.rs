@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use mimbox_mptcp::{Coupled, MptcpConfig, SchedulerKind};
+use mimbox_mptcp::{CapableSyn, Coupled, MptcpConfig, SchedulerKind, Version};
 use mimbox_stack::tcp::{CcKind, TcpConfig};
 use mimbox_stack::{Duration, FlowKey, PortId};
 
@@ -128,6 +128,11 @@ impl Settings {
         Some(terms)
     }
 
+    /// True when an MP_CAPABLE like this is answered.
+    pub(crate) fn answers(&self, capable: &CapableSyn) -> bool {
+        self.mptcp.is_some_and(|terms| terms.mptcp.version_0 || capable.version() == Version::V1)
+    }
+
     /// Addresses that clients of `mode` are told of.
     pub(crate) fn announced(&self, mode: Mode) -> &[IpAddr] {
         match mode {
@@ -167,6 +172,7 @@ fn mptcp_terms(config: &Config) -> MptcpTerms {
     let (cc, coupled) = congestion_control(config.mptcp.congestion);
     let mptcp = MptcpConfig {
         checksum: config.mptcp.checksum,
+        version_0: config.mptcp.version0,
         scheduler: scheduler(config.mptcp.scheduler),
         coupled,
         max_subflows: config.mptcp.subflows,

@@ -21,6 +21,8 @@ pub enum LastReset {
 pub struct MptcpConfig {
     /// Require DSS checksums; they are used as well when the peer requires them.
     pub checksum: bool,
+    /// Accept clients of version 0 (RFC 6824) too.
+    pub version_0: bool,
     /// Set the C flag: the peer must not open subflows to the address of the first one.
     pub deny_join_initial_address: bool,
     /// Most subflows, at most [`MAX_SUBFLOWS`].
@@ -47,6 +49,7 @@ impl Default for MptcpConfig {
     fn default() -> Self {
         Self {
             checksum: false,
+            version_0: false,
             deny_join_initial_address: false,
             max_subflows: MAX_SUBFLOWS as u8,
             scheduler: SchedulerKind::default(),

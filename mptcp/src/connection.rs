@@ -8,13 +8,15 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 
 use mimbox_stack::tcp::{Conn, ConnId, ConnTable, Outcome};
-use mimbox_stack::{Counter, Duration, Env, FlowKey, FrameId, Instant, Ring, RxQueue, SegmentIn, TcpFlags, TxSegment};
+use mimbox_stack::{
+    Counter, Duration, Env, FlowKey, FrameId, Instant, Outgoing, Ring, RxQueue, SegmentIn, TcpFlags, TxSegment,
+};
 
 use crate::config::{LastReset, MptcpConfig};
 use crate::dsn::{Dsn, Width};
 use crate::event::{Event, HalfOutcome};
 use crate::fallback::Fallback;
-use crate::key::{self, Derived, KeyPair};
+use crate::key::{self, Derived, KeyPair, Version};
 use crate::limits::{HOLDER_BITS, MAX_DATA_RTO, MAX_EVENTS, MIN_DATA_RTO};
 use crate::option::{CapableSyn, ResetReason, Signals, TcpReset};
 use crate::path_manager::PathManager;
@@ -56,6 +58,8 @@ pub struct ConnectParams {
     pub local_key: u64,
     /// The first subflow, inserted with `Opening::Connect`.
     pub conn: ConnId,
+    /// The version to speak.
+    pub version: Version,
     /// Parameters.
     pub config: MptcpConfig,
     /// Our address.
@@ -161,6 +165,7 @@ pub struct Connection {
     pub(crate) rcv: Receiver,
     pub(crate) mode: Mode,
     pub(crate) role: Role,
+    pub(crate) version: Version,
     pub(crate) checksum: bool,
     /// There may be something to put on subflows.
     pub(crate) dirty: bool,
@@ -193,6 +198,8 @@ pub struct Connection {
     pub(crate) established: bool,
     /// A DSS with a DATA_ACK has crossed some subflow.
     pub(crate) confirmed: bool,
+    /// A last word of a subflow before its reset: version 0's MP_FASTCLOSE.
+    pub(crate) parting: Option<(ConnId, Outgoing)>,
     /// The end has come: no verb does anything more but send what is queued.
     pub(crate) over: bool,
     pub(crate) closed: bool,
@@ -203,26 +210,28 @@ impl Connection {
     pub fn accept(_now: Instant, params: AcceptParams, conns: &mut ConnTable, _env: &mut Env<'_>) -> Self {
         let AcceptParams { local_key, peer, conn, config, local, local_port, remote, remote_port } = params;
         let flow = FlowKey { local, remote, local_port, remote_port };
-        let mut this = Self::new(Role::Server, local_key, config);
+        let mut this = Self::new(Role::Server, local_key, peer.version(), config);
+        // RFC 6824 §3.1: in version 0 the SYN says the client's key; the third ACK repeats it.
+        this.remote_key = peer.key.unwrap_or_default();
         // RFC 8684 §3.1: checksums are used when either side requires them.
         this.checksum = config.checksum || peer.checksum();
-        this.peer_denies_joins = peer.flags.contains(crate::option::CapableFlags::NO_JOIN_HERE);
+        this.peer_denies_joins = this.denies_joins(peer.flags);
         this.add_subflow(conn, flow, Origin::Initial, conns);
         this
     }
 
     /// A connection in the client's role: its subflow is in `conns` and about to send its SYN.
     pub fn connect(_now: Instant, params: ConnectParams, conns: &mut ConnTable, _env: &mut Env<'_>) -> Self {
-        let ConnectParams { local_key, conn, config, local, local_port, remote, remote_port } = params;
+        let ConnectParams { local_key, conn, version, config, local, local_port, remote, remote_port } = params;
         let flow = FlowKey { local, remote, local_port, remote_port };
-        let mut this = Self::new(Role::Client, local_key, config);
+        let mut this = Self::new(Role::Client, local_key, version, config);
         this.checksum = config.checksum;
         this.add_subflow(conn, flow, Origin::Initial, conns);
         this
     }
 
-    fn new(role: Role, local_key: u64, config: MptcpConfig) -> Self {
-        let local = key::derive(local_key);
+    fn new(role: Role, local_key: u64, version: Version, config: MptcpConfig) -> Self {
+        let local = key::derive(local_key, version);
         // RFC 8684 §3.1: the SYN with MP_CAPABLE takes the first octet of the data sequence space.
         let first = local.idsn + 1;
         Self {
@@ -249,6 +258,7 @@ impl Connection {
             },
             mode: Mode::Negotiating,
             role,
+            version,
             checksum: false,
             dirty: false,
             poll_at: 0,
@@ -273,6 +283,7 @@ impl Connection {
             paths: PathManager::default(),
             established: false,
             confirmed: false,
+            parting: None,
             over: false,
             closed: false,
         }
@@ -490,6 +501,11 @@ impl Connection {
         self.subflows.iter().find(|subflow| subflow.is_initial()).map(|subflow| subflow.flow.local)
     }
 
+    /// The version that it speaks.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
     /// True when the peer forbade subflows to the address of the first one (RFC 8684 §3.1, C flag).
     pub fn peer_denies_joins(&self) -> bool {
         self.peer_denies_joins
@@ -559,7 +575,7 @@ impl Connection {
     }
 
     pub(crate) fn keys(&self) -> KeyPair {
-        KeyPair { local: self.local_key, remote: self.remote_key }
+        KeyPair { local: self.local_key, remote: self.remote_key, version: self.version }
     }
 
     pub(crate) fn index_of(&self, id: ConnId) -> Option<usize> {
@@ -620,7 +636,9 @@ impl Connection {
         if subflow.phase == Phase::Aborted {
             return;
         }
-        subflow.reset = reason.map(|reason| TcpReset { transient: false, reason });
+        // RFC 6824 has no reasons.
+        let told = reason.filter(|_| self.version == Version::V1);
+        subflow.reset = told.map(|reason| TcpReset { transient: false, reason });
         subflow.reset_with = with;
         if let Some(mut conn) = conns.get(subflow.id) {
             conn.abort(env);

@@ -1,14 +1,36 @@
-//! Keys, tokens, initial data sequence numbers and HMACs (RFC 8684 §3.1, §3.2, §3.4.1).
+//! Keys, tokens, initial data sequence numbers and HMACs (RFC 8684 §3.1, §3.2, §3.4.1), by SHA-256 in version 1 and by
+//! SHA-1 in version 0 (RFC 6824 §3.1, §3.2).
 
 use std::net::IpAddr;
 
 use hmac::{Hmac, Mac};
+use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 use crate::dsn::Dsn;
 
 /// Bytes of the HMAC that stand in the ACK of an MP_JOIN handshake.
 pub const JOIN_ACK_HMAC_BYTES: usize = 20;
+
+/// A version of the protocol.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Version {
+    /// RFC 6824.
+    V0,
+    /// RFC 8684.
+    #[default]
+    V1,
+}
+
+impl Version {
+    /// Its number in an MP_CAPABLE.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::V0 => 0,
+            Self::V1 => 1,
+        }
+    }
+}
 
 /// What a key stands for on the wire.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,24 +42,28 @@ pub struct Derived {
 }
 
 /// Token and initial data sequence number of `key`, from one hash.
-pub fn derive(key: u64) -> Derived {
-    // RFC 8684 §3.1: the key is hashed in network byte order; the token is the most significant 32 bits of SHA-256, the
-    // IDSN the least significant 64.
-    let hash: [u8; 32] = Sha256::digest(key.to_be_bytes()).into();
-    let [a, b, c, d, ..] = hash;
-    let mut low = [0; 8];
-    low.copy_from_slice(&hash[24..]);
-    Derived { token: u32::from_be_bytes([a, b, c, d]), idsn: Dsn(u64::from_be_bytes(low)) }
+pub fn derive(key: u64, version: Version) -> Derived {
+    // RFC 8684 §3.1, RFC 6824 §3.1: the key is hashed in network byte order; the token is the most significant 32 bits of
+    // the hash, the IDSN the least significant 64.
+    let (mut first, mut last) = ([0; 4], [0; 8]);
+    match version {
+        Version::V1 => {
+            let hash: [u8; 32] = Sha256::digest(key.to_be_bytes()).into();
+            first.copy_from_slice(&hash[..4]);
+            last.copy_from_slice(&hash[24..]);
+        }
+        Version::V0 => {
+            let hash: [u8; 20] = Sha1::digest(key.to_be_bytes()).into();
+            first.copy_from_slice(&hash[..4]);
+            last.copy_from_slice(&hash[12..]);
+        }
+    }
+    Derived { token: u32::from_be_bytes(first), idsn: Dsn(u64::from_be_bytes(last)) }
 }
 
 /// The token of `key`.
-pub fn token(key: u64) -> u32 {
-    derive(key).token
-}
-
-/// The initial data sequence number of `key`.
-pub fn idsn(key: u64) -> u64 {
-    derive(key).idsn.0
+pub fn token(key: u64, version: Version) -> u32 {
+    derive(key, version).token
 }
 
 /// The two keys of a connection, from the point of view of one host.
@@ -47,25 +73,39 @@ pub struct KeyPair {
     pub local: u64,
     /// The peer's key.
     pub remote: u64,
+    /// Which hash signs with them.
+    pub version: Version,
 }
 
 impl KeyPair {
     /// The pair as the peer sees it.
     pub const fn reversed(self) -> Self {
-        Self { local: self.remote, remote: self.local }
+        Self { local: self.remote, remote: self.local, version: self.version }
     }
 
+    /// The code over `message`: 32 bytes of it in version 1, 20 and zeroes in version 0.
     fn mac(self, message: &[u8]) -> [u8; 32] {
         // RFC 8684 §3.2: the sender's key comes first.
         let mut key = [0; 16];
         key[..8].copy_from_slice(&self.local.to_be_bytes());
         key[8..].copy_from_slice(&self.remote.to_be_bytes());
-        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&key) else {
-            // HMAC takes keys of any length, so this cannot be; an all-zero code would authenticate nobody.
-            return [0; 32];
-        };
-        mac.update(message);
-        mac.finalize().into_bytes().into()
+        let mut code = [0; 32];
+        // HMAC takes keys of any length, so neither can fail; an all-zero code would authenticate nobody.
+        match self.version {
+            Version::V1 => {
+                if let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&key) {
+                    mac.update(message);
+                    code = mac.finalize().into_bytes().into();
+                }
+            }
+            Version::V0 => {
+                if let Ok(mut mac) = Hmac::<Sha1>::new_from_slice(&key) {
+                    mac.update(message);
+                    code[..20].copy_from_slice(&mac.finalize().into_bytes());
+                }
+            }
+        }
+        code
     }
 
     /// The full HMAC that this host sends in an MP_JOIN handshake, with its own nonce first.
@@ -112,7 +152,7 @@ impl JoinHmac {
         u64::from_be_bytes(high)
     }
 
-    /// The leftmost 160 bits, for the third ACK.
+    /// The leftmost 160 bits, for the third ACK: in version 0 all of it.
     pub fn for_ack(self) -> [u8; JOIN_ACK_HMAC_BYTES] {
         let mut high = [0; JOIN_ACK_HMAC_BYTES];
         high.copy_from_slice(&self.0[..JOIN_ACK_HMAC_BYTES]);

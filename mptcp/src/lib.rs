@@ -28,6 +28,7 @@ pub use connection::{AcceptParams, ConnectParams, Connection};
 pub use coupled::Coupled;
 pub use dsn::{Dsn, WireDsn};
 pub use event::{Event, HalfOutcome, JoinRefused};
+pub use key::Version;
 pub use limits::MAX_SUBFLOWS;
 pub use option::{
     CapableSyn, JoinSyn, MptcpOption, OptionError, ResetReason, TcpReset, capable_in_syn, join_in_syn, parse,

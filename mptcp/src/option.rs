@@ -1,4 +1,7 @@
-//! Every suboption of RFC 8684, parsed and emitted; which of them may stand together.
+//! Every suboption of RFC 8684 and of RFC 6824, parsed and emitted; which of them may stand together.
+//!
+//! The two versions differ in MP_CAPABLE's key on the SYN, in ADD_ADDR (version 0 writes the IP version where version 1 has
+//! the echo flag, and neither signs nor echoes), in MP_PRIO's address ID, and in that MP_TCPRST is version 1's alone.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -9,7 +12,7 @@ use mimbox_stack::{SegmentIn, TcpFlags};
 use thiserror::Error;
 
 use crate::dsn::WireDsn;
-use crate::key::JOIN_ACK_HMAC_BYTES;
+use crate::key::{JOIN_ACK_HMAC_BYTES, Version};
 
 /// TCP option kind of MPTCP (RFC 8684 §7.1).
 pub const KIND: u8 = 30;
@@ -190,14 +193,16 @@ pub struct AddAddr {
     pub addr: IpAddr,
     /// The port, when it is not the one already in use.
     pub port: Option<u16>,
-    /// Rightmost 64 bits of the HMAC; an echo has none.
+    /// Rightmost 64 bits of the HMAC; an echo has none, nor has version 0.
     pub hmac: Option<u64>,
+    /// Whose form it has.
+    pub version: Version,
 }
 
 impl AddAddr {
     /// True for the answer to an announcement.
     pub const fn is_echo(&self) -> bool {
-        self.hmac.is_none()
+        self.hmac.is_none() && matches!(self.version, Version::V1)
     }
 }
 
@@ -278,6 +283,8 @@ pub enum MptcpOption {
     Prio {
         /// B: the subflow is to be backup from now on.
         backup: bool,
+        /// Version 0 (RFC 6824 §3.3.8): the sender's address that is meant, when it is not the subflow's own.
+        addr_id: Option<u8>,
     },
     /// MP_FAIL.
     Fail {
@@ -388,7 +395,10 @@ pub fn parse(bytes: &[u8]) -> Result<MptcpOption, OptionError> {
             reader.0 = &[];
             (!ids.is_empty()).then_some(MptcpOption::RemoveAddr(ids))
         }
-        subtype::PRIO => Some(MptcpOption::Prio { backup: low & 1 != 0 }),
+        subtype::PRIO => {
+            let addr_id = reader.u8();
+            Some(MptcpOption::Prio { backup: low & 1 != 0, addr_id })
+        }
         subtype::FAIL => reader.u8().and_then(|_| reader.u64()).map(|dsn| MptcpOption::Fail { dsn }),
         subtype::FASTCLOSE => reader.u8().and_then(|_| reader.u64()).map(|key| MptcpOption::FastClose { key }),
         subtype::TCPRST => reader
@@ -448,6 +458,16 @@ fn parse_dss(reader: &mut Reader<'_>) -> Option<Dss> {
 fn parse_add_addr(reader: &mut Reader<'_>, low: u8) -> Option<AddAddr> {
     let echo = low & 1 != 0;
     let addr_id = reader.u8()?;
+    // RFC 6824 §3.4.1: in version 0 these bits are the IP version. Without an HMAC, version 1 has echoes only, whose lowest
+    // bit is set: so the two cannot be taken for each other.
+    let unsigned = match (low, reader.left()) {
+        (4, 4 | 6) => Some(IpAddr::V4(Ipv4Addr::from(reader.take::<4>()?))),
+        (6, 16 | 18) => Some(IpAddr::V6(Ipv6Addr::from(reader.take::<16>()?))),
+        _ => None,
+    };
+    if let Some(addr) = unsigned {
+        return Some(AddAddr { addr_id, addr, port: reader.u16(), hmac: None, version: Version::V0 });
+    }
     let after_addr = |len: usize| match (echo, len) {
         (true, 0) | (false, 8) => Some(false),
         (true, 2) | (false, 10) => Some(true),
@@ -462,7 +482,7 @@ fn parse_add_addr(reader: &mut Reader<'_>, low: u8) -> Option<AddAddr> {
     };
     let port = if has_port { Some(reader.u16()?) } else { None };
     let hmac = if echo { None } else { Some(reader.u64()?) };
-    Some(AddAddr { addr_id, addr, port, hmac })
+    Some(AddAddr { addr_id, addr, port, hmac, version: Version::V1 })
 }
 
 /// Writes an option; the length octet is filled in at the end.
@@ -522,7 +542,13 @@ impl MptcpOption {
             Self::Dss(dss) => write_dss(dss),
             Self::AddAddr(add) => write_add_addr(add),
             Self::RemoveAddr(ids) => Writer::new(subtype::REMOVE_ADDR, 0).put(ids),
-            Self::Prio { backup } => Writer::new(subtype::PRIO, u8::from(*backup)),
+            Self::Prio { backup, addr_id } => {
+                let writer = Writer::new(subtype::PRIO, u8::from(*backup));
+                match addr_id {
+                    Some(addr_id) => writer.put(&[*addr_id]),
+                    None => writer,
+                }
+            }
             Self::Fail { dsn } => Writer::new(subtype::FAIL, 0).put(&[0]).put(&dsn.to_be_bytes()),
             Self::FastClose { key } => Writer::new(subtype::FASTCLOSE, 0).put(&[0]).put(&key.to_be_bytes()),
             Self::Reset(reset) => Writer::new(subtype::TCPRST, u8::from(reset.transient)).put(&[reset.reason.code()]),
@@ -582,7 +608,12 @@ fn write_dss(dss: &Dss) -> Writer {
 }
 
 fn write_add_addr(add: &AddAddr) -> Writer {
-    let writer = Writer::new(subtype::ADD_ADDR, u8::from(add.is_echo())).put(&[add.addr_id]);
+    let low = match (add.version, add.addr) {
+        (Version::V0, IpAddr::V4(_)) => 4,
+        (Version::V0, IpAddr::V6(_)) => 6,
+        (Version::V1, _) => u8::from(add.is_echo()),
+    };
+    let writer = Writer::new(subtype::ADD_ADDR, low).put(&[add.addr_id]);
     let writer = match add.addr {
         IpAddr::V4(v4) => writer.put(&v4.octets()),
         IpAddr::V6(v6) => writer.put(&v6.octets()),
@@ -592,16 +623,16 @@ fn write_add_addr(add: &AddAddr) -> Writer {
         None => writer,
     };
     match add.hmac {
-        Some(hmac) => writer.put(&hmac.to_be_bytes()),
-        None => writer,
+        Some(hmac) if add.version == Version::V1 => writer.put(&hmac.to_be_bytes()),
+        _ => writer,
     }
 }
 
 /// What an MP_CAPABLE SYN asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CapableSyn {
-    /// Version that the client speaks at most.
-    pub version: u8,
+    /// The client's key, which a SYN of version 0 carries; in version 1 it comes with the third ACK.
+    pub key: Option<u64>,
     /// Its flags.
     pub flags: CapableFlags,
 }
@@ -611,9 +642,16 @@ impl CapableSyn {
     pub const fn checksum(&self) -> bool {
         self.flags.contains(CapableFlags::CHECKSUM)
     }
+
+    /// The version that the connection speaks.
+    ///
+    /// RFC 8684 §3.1: the listener answers with the highest version that both know; one above ours is answered with ours.
+    pub const fn version(&self) -> Version {
+        if self.key.is_some() { Version::V0 } else { Version::V1 }
+    }
 }
 
-/// The MP_CAPABLE of a SYN, when it is one that can be answered.
+/// The MP_CAPABLE of a SYN, when it is one that can be answered. Whether version 0 is answered is the caller's choice.
 pub fn capable_in_syn(segment: &SegmentIn) -> Option<CapableSyn> {
     let capable = first(segment, |option| match option {
         MptcpOption::Capable(capable) => Some(capable),
@@ -622,16 +660,16 @@ pub fn capable_in_syn(segment: &SegmentIn) -> Option<CapableSyn> {
     if !segment.flags.contains(TcpFlags::SYN) || segment.flags.contains(TcpFlags::ACK) {
         return None;
     }
-    usable_in_syn(&capable).then_some(CapableSyn { version: capable.version, flags: capable.flags })
-}
-
-/// RFC 8684 §3.1: an MP_CAPABLE with B set, or without any algorithm that we know, is ignored as if it were absent. A
-/// version above ours is answered with ours; version 0 carries a key in its SYN and another handshake.
-fn usable_in_syn(capable: &Capable) -> bool {
-    capable.version >= VERSION_1
-        && capable.form == CapableForm::Bare
-        && !capable.flags.contains(CapableFlags::EXTENSIBILITY)
-        && capable.flags.contains(CapableFlags::HMAC_SHA256)
+    // RFC 8684 §3.1, RFC 6824 §3.1: with B set, or without any algorithm that we know, it is ignored as if it were absent.
+    // H is HMAC-SHA1 in version 0 and HMAC-SHA256 in version 1.
+    let usable =
+        !capable.flags.contains(CapableFlags::EXTENSIBILITY) && capable.flags.contains(CapableFlags::HMAC_SHA256);
+    let key = match (capable.version, capable.form) {
+        (0, CapableForm::OneKey { sender }) => Some(sender),
+        (VERSION_1.., CapableForm::Bare) => None,
+        _ => return None,
+    };
+    usable.then_some(CapableSyn { key, flags: capable.flags })
 }
 
 /// The MP_JOIN of a SYN.
@@ -662,8 +700,8 @@ pub struct Signals {
     pub add_addr: Option<AddAddr>,
     /// REMOVE_ADDR.
     pub remove_addr: Option<ArrayVec<u8, MAX_REMOVED>>,
-    /// MP_PRIO.
-    pub prio: Option<bool>,
+    /// MP_PRIO: whether backup, and version 0's address ID.
+    pub prio: Option<(bool, Option<u8>)>,
     /// MP_FAIL.
     pub fail: Option<u64>,
     /// MP_FASTCLOSE.
@@ -694,8 +732,11 @@ impl Signals {
         self.present.is_empty()
     }
 
-    const fn admits(&self, kind: Kinds) -> bool {
-        !self.present.contains(kind) && kind.companions().contains(self.present)
+    fn admits(&self, kind: Kinds) -> bool {
+        // RFC 6824 §3.1: in version 0 the first data may repeat the keys beside its DSS.
+        let old_capable = self.capable.is_some_and(|capable| capable.version == Version::V0.number());
+        let old_pair = kind == Kinds::DSS && self.present == Kinds::CAPABLE && old_capable;
+        !self.present.contains(kind) && (old_pair || kind.companions().contains(self.present))
     }
 
     fn take(&mut self, option: MptcpOption) {
@@ -706,7 +747,7 @@ impl Signals {
             MptcpOption::Dss(dss) => self.dss = Some(dss),
             MptcpOption::AddAddr(add) => self.add_addr = Some(add),
             MptcpOption::RemoveAddr(ids) => self.remove_addr = Some(ids),
-            MptcpOption::Prio { backup } => self.prio = Some(backup),
+            MptcpOption::Prio { backup, addr_id } => self.prio = Some((backup, addr_id)),
             MptcpOption::Fail { dsn } => self.fail = Some(dsn),
             MptcpOption::FastClose { key } => self.fastclose = Some(key),
             MptcpOption::Reset(reset) => self.reset = Some(reset),

@@ -8,7 +8,7 @@ use mimbox_stack::{Counter, Env, Instant};
 
 use crate::connection::{Connection, Mode, ask_ack};
 use crate::event::Event;
-use crate::key::same_code;
+use crate::key::{Version, same_code};
 use crate::limits::{ADD_ADDR_RETRIES, ADD_ADDR_TIMEOUT, MAX_ANNOUNCED};
 use crate::option::{AddAddr, MptcpOption, ResetReason, Signals};
 use crate::subflow::ResetWith;
@@ -92,7 +92,7 @@ impl Connection {
         let Some(index) = self.index_of(id) else { return };
         if self.subflows[index].backup_wish != backup && matches!(self.mode, Mode::Multipath) {
             self.subflows[index].backup_wish = backup;
-            self.signal(index, MptcpOption::Prio { backup }, conns);
+            self.signal(index, MptcpOption::Prio { backup, addr_id: None }, conns);
         }
     }
 
@@ -134,12 +134,15 @@ impl Connection {
             }
             known.due = now + ADD_ADDR_TIMEOUT * (1 << known.tries);
             known.tries += 1;
-            let hmac = Some(keys.add_addr(known.addr_id, known.addr, known.port));
+            // RFC 6824 §3.4.1: version 0 does not sign.
+            let signed = keys.version == Version::V1;
+            let hmac = signed.then(|| keys.add_addr(known.addr_id, known.addr, known.port));
             due.push(MptcpOption::AddAddr(AddAddr {
                 addr_id: known.addr_id,
                 addr: known.addr,
                 port: known.port,
                 hmac,
+                version: keys.version,
             }));
         }
         for option in due {
@@ -167,17 +170,39 @@ impl Connection {
         for &addr_id in signals.remove_addr.iter().flatten() {
             self.on_remove_addr(addr_id, env);
         }
-        if let Some(backup) = signals.prio {
-            env.counters.inc(Counter::MptcpPrioIn);
-            if backup && !self.subflows[index].backup {
-                self.reinjection.start_off_backup();
-            }
-            self.subflows[index].backup = backup;
-            self.dirty = true;
+        if let Some((backup, addr_id)) = signals.prio {
+            self.on_prio(index, backup, addr_id, env);
         }
     }
 
+    /// RFC 8684 §3.3.8: the peer changes what a subflow is for; in version 0 it can name another one by its address.
+    fn on_prio(&mut self, index: usize, backup: bool, addr_id: Option<u8>, env: &mut Env<'_>) {
+        if addr_id.is_some() && self.version == Version::V1 {
+            return env.counters.inc(Counter::MptcpBadOption);
+        }
+        env.counters.inc(Counter::MptcpPrioIn);
+        let mut demoted = false;
+        for (at, subflow) in self.subflows.iter_mut().enumerate() {
+            if addr_id.map_or(at == index, |id| subflow.remote_addr_id == id) {
+                demoted |= backup && !subflow.backup;
+                subflow.backup = backup;
+            }
+        }
+        if demoted {
+            self.reinjection.start_off_backup();
+        }
+        self.dirty = true;
+    }
+
     fn on_add_addr(&mut self, index: usize, add: &AddAddr, conns: &mut ConnTable, env: &mut Env<'_>) {
+        if add.version != self.version {
+            return env.counters.inc(Counter::MptcpBadOption);
+        }
+        if self.version == Version::V0 {
+            // RFC 6824 §3.4.1: neither signed nor echoed.
+            env.counters.inc(Counter::MptcpAddAddrIn);
+            return self.report_address(add);
+        }
         let Some(hmac) = add.hmac else {
             let ours = |known: &&mut Announced| known.addr_id == add.addr_id && known.addr == add.addr;
             if let Some(known) = self.paths.ours.iter_mut().find(ours)
@@ -198,6 +223,10 @@ impl Connection {
         env.counters.inc(Counter::MptcpAddAddrIn);
         // The same option goes back without HMAC.
         self.signal(index, MptcpOption::AddAddr(AddAddr { hmac: None, ..*add }), conns);
+        self.report_address(add);
+    }
+
+    fn report_address(&mut self, add: &AddAddr) {
         if !self.paths.theirs.contains(&add.addr_id) && self.paths.theirs.try_push(add.addr_id).is_ok() {
             self.event(Event::PeerAnnounced { id: add.addr_id, addr: add.addr, port: add.port });
         }

@@ -102,6 +102,7 @@ pub(super) struct Rule {
 #[serde(deny_unknown_fields)]
 pub(super) struct Mptcp {
     pub(super) enabled: Option<bool>,
+    pub(super) version0: Option<bool>,
     pub(super) scheduler: Option<Text>,
     pub(super) congestion: Option<Text>,
     pub(super) subflows: Option<Number>,

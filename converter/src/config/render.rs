@@ -100,9 +100,11 @@ fn rule(rule: &PolicyRule) -> file::Rule {
 }
 
 fn mptcp(mptcp: &MptcpConfig) -> file::Mptcp {
-    let MptcpConfig { enabled, scheduler, congestion, subflows, announce, checksum, no_subflow_timeout } = mptcp;
+    let MptcpConfig { enabled, version0, scheduler, congestion, subflows, announce, checksum, no_subflow_timeout } =
+        mptcp;
     file::Mptcp {
         enabled: Some(*enabled),
+        version0: Some(*version0),
         scheduler: text(&scheduler.name()),
         congestion: text(&congestion.name()),
         subflows: number(*subflows),

@@ -41,7 +41,7 @@ impl Shard {
         let client = segment.flow;
         let policy = &self.settings.policy;
         let allowed = policy.allows_client(client.remote) && policy.allows_destination(client.local);
-        let wanted = self.settings.mptcp.is_some() && capable_in_syn(segment).is_some();
+        let wanted = capable_in_syn(segment).is_some_and(|capable| self.settings.answers(&capable));
         if !wanted || !allowed || self.draining {
             return;
         }

@@ -1,12 +1,13 @@
 //! Ends: of the data level (DATA_FIN, MP_FASTCLOSE) and of single subflows (RFC 8684 §3.3.3, §3.5, §3.6).
 
 use mimbox_stack::tcp::{ConnId, ConnTable, Outcome, State};
-use mimbox_stack::{Counter, Env, Instant};
+use mimbox_stack::{Counter, Env, Instant, Outgoing, TcpFlags};
 
 use super::{Connection, DataFin, Mode, ask_ack};
 use crate::config::LastReset;
 use crate::event::{Event, HalfOutcome};
-use crate::option::{ResetReason, Signals};
+use crate::key::Version;
+use crate::option::{MptcpOption, ResetReason, Signals};
 use crate::subflow::{Phase, ResetWith};
 
 impl Connection {
@@ -18,12 +19,27 @@ impl Connection {
         // RFC 8684 §3.5, option R: a RST with MP_FASTCLOSE on all subflows. Without the peer's key it is a plain RST.
         let with = if matches!(self.mode, Mode::Multipath) {
             env.counters.inc(Counter::MptcpFastcloseOut);
+            self.say_fastclose(conns);
             ResetWith::FastClose
         } else {
             ResetWith::Nothing
         };
         self.reset_all(with, conns, env);
         self.end(env);
+    }
+
+    /// RFC 6824 §3.5: in version 0 MP_FASTCLOSE stands on an ACK, the resets follow it.
+    fn say_fastclose(&mut self, conns: &mut ConnTable) {
+        if self.version != Version::V0 {
+            return;
+        }
+        let Some(index) = self.best_signaller(conns, None) else { return };
+        let id = self.subflows[index].id;
+        if let Some(conn) = conns.get(id) {
+            let mut ack = Outgoing::bare(conn.snd_nxt(), conn.rcv_nxt(), TcpFlags::ACK);
+            MptcpOption::FastClose { key: self.remote_key }.emit(&mut ack.upper);
+            self.parting = Some((id, ack));
+        }
     }
 
     /// Tells the connection that the owner has removed subflow `id` by itself.

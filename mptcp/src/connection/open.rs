@@ -7,7 +7,7 @@ use super::{Connection, DataFin, Mode, Role, ask_ack};
 use crate::dsn::Dsn;
 use crate::event::{Event, HalfOutcome, JoinRefused};
 use crate::fallback::Reason;
-use crate::key;
+use crate::key::{self, Version};
 use crate::limits::{JOIN_ACK_RETRIES, MAX_SUBFLOWS};
 use crate::mapping::Mapper;
 use crate::option::{Capable, CapableFlags, CapableForm, Join, JoinSyn, JoinSynAck, ResetReason, Signals, VERSION_1};
@@ -110,11 +110,11 @@ impl Connection {
             self.snd.edge = self.snd.una + u64::from(conn.peer_window());
         }
         match self.role {
-            Role::Client => match signals.capable.filter(Self::answers_ours) {
+            Role::Client => match signals.capable.filter(|capable| self.answers_ours(capable)) {
                 Some(Capable { flags, form: CapableForm::OneKey { sender }, .. }) => {
                     // RFC 8684 §3.1: one side's wish is enough for checksums.
                     self.checksum |= flags.contains(CapableFlags::CHECKSUM);
-                    self.peer_denies_joins = flags.contains(CapableFlags::NO_JOIN_HERE);
+                    self.peer_denies_joins = self.denies_joins(flags);
                     self.learn_key(sender, env);
                 }
                 _ => self.fall_back(index, Reason::Handshake, conns, env),
@@ -130,7 +130,8 @@ impl Connection {
     /// True for a segment that comes before the client's keys but shows that they are on their way: it overtook the first
     /// data. It cannot be understood yet, so it counts as lost; the client sends it again.
     pub(super) fn overtakes_keys(&self, segment: &SegmentIn) -> bool {
-        if self.mode != Mode::Negotiating || self.role != Role::Server || Self::is_syn(segment) {
+        let waits = self.mode == Mode::Negotiating && self.role == Role::Server && self.version == Version::V1;
+        if !waits || Self::is_syn(segment) {
             return false;
         }
         let signals = Signals::read(segment);
@@ -138,15 +139,39 @@ impl Connection {
     }
 
     /// True for an MP_CAPABLE on a SYN/ACK that agrees to what we asked for.
-    fn answers_ours(capable: &Capable) -> bool {
-        capable.version == VERSION_1
+    fn answers_ours(&self, capable: &Capable) -> bool {
+        // RFC 8684 §3.1: an answer in a version that was not asked for cannot be used: its SYN looked otherwise.
+        capable.version == self.version.number()
             && capable.flags.contains(CapableFlags::HMAC_SHA256)
             && !capable.flags.contains(CapableFlags::EXTENSIBILITY)
             && matches!(capable.form, CapableForm::OneKey { .. })
     }
 
+    /// True when an MP_CAPABLE with these flags forbids subflows to its sender's address; version 0 cannot say so.
+    pub(super) fn denies_joins(&self, flags: CapableFlags) -> bool {
+        self.version == Version::V1 && flags.contains(CapableFlags::NO_JOIN_HERE)
+    }
+
+    /// Version 0, the server's side: the third ACK must show that MPTCP options pass (RFC 6824 §3.1), by repeating both
+    /// keys. When it is lost, the first segment with a DSS shows the same.
+    fn check_client_keys(&mut self, signals: &Signals, env: &mut Env<'_>) -> bool {
+        let known = self.remote_key;
+        let shown = match signals.capable.map(|capable| (capable.version, capable.form)) {
+            Some((0, CapableForm::BothKeys { sender, receiver })) => sender == known && receiver == self.local_key,
+            Some(_) => false,
+            None => signals.dss.is_some(),
+        };
+        if shown {
+            self.learn_key(known, env);
+        }
+        shown
+    }
+
     /// The server's side: keys from the third ACK or the first data. False when they are not there or do not fit.
     fn take_client_keys(&mut self, segment: &SegmentIn, signals: &Signals, env: &mut Env<'_>) -> bool {
+        if self.version == Version::V0 {
+            return self.check_client_keys(signals, env);
+        }
         let Some(capable) = signals.capable else { return false };
         // RFC 8684 §3.1: 20 bytes without data, 22 with it, 24 with it and a checksum.
         let (sender, receiver) = match capable.form {
@@ -167,7 +192,7 @@ impl Connection {
 
     fn learn_key(&mut self, remote_key: u64, env: &mut Env<'_>) {
         self.remote_key = remote_key;
-        self.remote = key::derive(remote_key);
+        self.remote = key::derive(remote_key, self.version);
         let first = self.remote.idsn + 1;
         // What was promised before the peer's numbers were known counts from its first byte.
         self.rcv.edge = first + self.rcv.edge.distance_from(self.rcv.nxt);

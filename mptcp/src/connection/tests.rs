@@ -6,6 +6,7 @@ mod harness;
 mod joins;
 mod signals;
 mod stress;
+mod version_0;
 mod window;
 
 use harness::{Pair, Path};

@@ -7,11 +7,10 @@ use mimbox_stack::{Env, Instant, Outgoing, SeqNum, TcpFlags, TxFlags, TxSegment}
 use super::{Connection, DataFin, Mode, Role, ask_ack, entry_end, holders, set_holders};
 use crate::dsn::{Dsn, Width, WireDsn};
 use crate::event::Event;
+use crate::key::Version;
 use crate::limits::{MAX_DATA_RTO, SCHEDULE_BURST};
 use crate::mapping::dss_checksum;
-use crate::option::{
-    Capable, CapableFlags, CapableForm, Dss, DssMapping, Join, JoinSyn, JoinSynAck, MptcpOption, VERSION_1,
-};
+use crate::option::{Capable, CapableFlags, CapableForm, Dss, DssMapping, Join, JoinSyn, JoinSynAck, MptcpOption};
 use crate::pieces;
 use crate::scheduler::{Candidate, Candidates, SchedulerKind};
 use crate::subflow::{Origin, Phase, ResetWith};
@@ -32,6 +31,9 @@ impl Connection {
         if self.dirty && !self.over {
             self.dirty = false;
             self.prepare(now, conns, env);
+        }
+        if let Some(parting) = self.parting.take() {
+            return Some(parting);
         }
         while let Some(subflow) = self.subflows.get(self.poll_at) {
             let id = subflow.id;
@@ -113,6 +115,9 @@ impl Connection {
         {
             return;
         }
+        if self.owes_third_ack(conns) {
+            return;
+        }
         let mut candidates = self.candidates(conns);
         if candidates.is_empty() {
             return;
@@ -142,6 +147,19 @@ impl Connection {
         }
         // More fits: the rest goes in the next step.
         self.dirty = true;
+    }
+
+    /// RFC 6824 §3.1: in version 0 the third packet must show both keys, for which a data segment has no room.
+    fn owes_third_ack(&mut self, conns: &mut ConnTable) -> bool {
+        let old_client = self.version == Version::V0 && self.role == Role::Client && self.mode == Mode::Multipath;
+        if !old_client || self.confirmed {
+            return false;
+        }
+        let Some(subflow) = self.subflows.iter().find(|subflow| subflow.is_initial()) else { return false };
+        if !subflow.third_ack_sent {
+            ask_ack(conns.get(subflow.id));
+        }
+        !subflow.third_ack_sent
     }
 
     /// The subflows that may carry data now: of those the peer does not want as backup, if any works, else of those.
@@ -286,7 +304,9 @@ impl Connection {
     fn own_flags(&self) -> CapableFlags {
         let mut flags = CapableFlags::HMAC_SHA256;
         flags.set(CapableFlags::CHECKSUM, self.checksum);
-        flags.set(CapableFlags::NO_JOIN_HERE, self.config.deny_join_initial_address);
+        // RFC 6824 §3.1: in version 0 this bit belongs to the negotiation of algorithms.
+        let denies = self.config.deny_join_initial_address && self.version == Version::V1;
+        flags.set(CapableFlags::NO_JOIN_HERE, denies);
         flags
     }
 
@@ -295,8 +315,10 @@ impl Connection {
         let (backup, addr_id) = (subflow.backup_wish, subflow.local_addr_id);
         match subflow.origin {
             Origin::Initial => {
-                let form = if answers { CapableForm::OneKey { sender: self.local_key } } else { CapableForm::Bare };
-                MptcpOption::Capable(Capable { version: VERSION_1, flags: self.own_flags(), form })
+                // RFC 6824 §3.1: in version 0 the SYN says its sender's key too.
+                let keyed = answers || self.version == Version::V0;
+                let form = if keyed { CapableForm::OneKey { sender: self.local_key } } else { CapableForm::Bare };
+                MptcpOption::Capable(Capable { version: self.version.number(), flags: self.own_flags(), form })
             }
             Origin::JoinedByUs { local_nonce, .. } => {
                 let token = self.remote.token;
@@ -350,6 +372,10 @@ impl Connection {
     fn needs_capable(&self, index: usize, out: &Outgoing) -> bool {
         let subflow = &self.subflows[index];
         let first = self.role == Role::Client && !subflow.confirmed && out.seq == subflow.snd_origin + 1;
+        if self.version == Version::V0 && (out.payload.is_some() || subflow.third_ack_sent && subflow.fin_due) {
+            // RFC 6824 §3.1: both sides have the keys from the SYNs; data says its mapping by a DSS.
+            return false;
+        }
         // A DATA_FIN without any data before it takes turns with the keys.
         let fin_turn = subflow.third_ack_sent && subflow.fin_due && self.snd.fin_tries.is_multiple_of(2);
         first && (out.payload.is_some() || !fin_turn)
@@ -357,6 +383,8 @@ impl Connection {
 
     fn decorate_capable(&mut self, index: usize, out: &mut Outgoing) {
         self.subflows[index].third_ack_sent = true;
+        // In version 0 data has waited for this.
+        self.dirty = true;
         self.subflows[index].fin_due &= out.payload.is_some();
         let (sender, receiver) = (self.local_key, self.remote_key);
         let form = match &out.payload {
@@ -366,7 +394,8 @@ impl Connection {
             }
             None => CapableForm::BothKeys { sender, receiver },
         };
-        MptcpOption::Capable(Capable { version: VERSION_1, flags: self.own_flags(), form }).emit(&mut out.upper);
+        let version = self.version.number();
+        MptcpOption::Capable(Capable { version, flags: self.own_flags(), form }).emit(&mut out.upper);
     }
 
     fn decorate_data(&mut self, index: usize, out: &mut Outgoing) {

@@ -3,15 +3,15 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use super::*;
 
 // Expected values were computed apart from this code, with Python's hashlib and hmac.
-const KEYS: KeyPair = KeyPair { local: 0x0123_4567_89ab_cdef, remote: 0xfedc_ba98_7654_3210 };
+const KEYS: KeyPair = KeyPair { local: 0x0123_4567_89ab_cdef, remote: 0xfedc_ba98_7654_3210, version: Version::V1 };
+const V0: KeyPair = KeyPair { version: Version::V0, ..KEYS };
 
 #[test]
 fn the_token_is_the_first_and_the_idsn_the_last_part_of_the_hash() {
-    let derived = derive(KEYS.local);
+    let derived = derive(KEYS.local, Version::V1);
     assert_eq!(derived.token, 0x55c5_3f5d);
     assert_eq!(derived.idsn, Dsn(0x5707_62cd_38be_9818));
-    assert_eq!(token(KEYS.local), derived.token);
-    assert_eq!(idsn(KEYS.local), derived.idsn.0);
+    assert_eq!(token(KEYS.local, Version::V1), derived.token);
 }
 
 #[test]
@@ -29,7 +29,7 @@ fn a_join_hmac_is_cut_from_the_left() {
 
 #[test]
 fn an_hmac_over_ascii_keys_and_nonces_is_as_computed_elsewhere() {
-    let keys = KeyPair { local: 0x0b0b_0b0b_0b0b_0b0b, remote: 0x0b0b_0b0b_0b0b_0b0b };
+    let keys = KeyPair { local: 0x0b0b_0b0b_0b0b_0b0b, remote: 0x0b0b_0b0b_0b0b_0b0b, version: Version::V1 };
     assert_eq!(keys.join(0x4869_2054, 0x6865_7265).for_syn_ack(), 0x492c_e020_fe25_34a5);
 }
 
@@ -53,4 +53,20 @@ fn codes_are_compared_whole() {
     assert!(same_code(&[1, 2, 3], &[1, 2, 3]));
     assert!(!same_code(&[1, 2, 3], &[1, 2, 4]));
     assert!(!same_code(&[1, 2, 3], &[1, 2]));
+}
+
+#[test]
+fn version_0_hashes_with_sha_1() {
+    let derived = derive(V0.local, Version::V0);
+    assert_eq!(derived.token, 0x0ca2_eadb);
+    assert_eq!(derived.idsn, Dsn(0xe3df_8ee1_21f1_0547));
+    let hmac = V0.join(0xdead_beef, 0x0102_0304);
+    assert_eq!(hmac.for_syn_ack(), 0xfe9e_028c_f58b_fc56);
+    assert_eq!(
+        hmac.for_ack(),
+        [
+            0xfe, 0x9e, 0x02, 0x8c, 0xf5, 0x8b, 0xfc, 0x56, 0xbe, 0x51, 0xaa, 0x1b, 0x3b, 0x55, 0x20, 0x78, 0x54, 0x83,
+            0xd2, 0x91
+        ]
+    );
 }

@@ -95,6 +95,7 @@ fn an_add_addr_echo_has_no_hmac() {
         addr: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
         port: None,
         hmac: Some(0x0102_0304_0506_0708),
+        version: Version::V1,
     };
     let echo = AddAddr { hmac: None, ..announced };
     assert_eq!(bytes_of(&MptcpOption::AddAddr(announced)), [30, 16, 0x30, 2, 192, 0, 2, 1, 1, 2, 3, 4, 5, 6, 7, 8]);
@@ -106,10 +107,38 @@ fn an_add_addr_echo_has_no_hmac() {
 }
 
 #[test]
+fn version_0_writes_add_addr_and_mp_prio_in_its_own_way() {
+    let addr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+    let v4 = AddAddr { addr_id: 2, addr, port: None, hmac: None, version: Version::V0 };
+    assert_eq!(bytes_of(&MptcpOption::AddAddr(v4)), [30, 8, 0x34, 2, 192, 0, 2, 1]);
+    let with_port = AddAddr { port: Some(443), ..v4 };
+    assert_eq!(bytes_of(&MptcpOption::AddAddr(with_port)), [30, 10, 0x34, 2, 192, 0, 2, 1, 0x01, 0xbb]);
+    let v6 = AddAddr { addr: IpAddr::V6(Ipv6Addr::LOCALHOST), ..v4 };
+    let raw = bytes_of(&MptcpOption::AddAddr(v6));
+    assert_eq!((raw.len(), raw[2]), (20, 0x36));
+    assert_eq!(parse(&raw), Ok(MptcpOption::AddAddr(v6)));
+    assert!(!v6.is_echo());
+    let prio = MptcpOption::Prio { backup: true, addr_id: Some(3) };
+    assert_eq!(bytes_of(&prio), [30, 4, 0x51, 3]);
+}
+
+#[test]
+fn version_0_may_have_its_keys_beside_a_dss_and_version_1_may_not() {
+    let dss = bytes_of(&MptcpOption::Dss(Dss { data_ack: Some(WireDsn::Short(1)), ..Dss::default() }));
+    let keys = |version| {
+        let form = CapableForm::BothKeys { sender: 1, receiver: 2 };
+        bytes_of(&MptcpOption::Capable(Capable { version, flags: CapableFlags::HMAC_SHA256, form }))
+    };
+    let signals = |version| Signals::read(&segment(TcpFlags::ACK, &[&keys(version), &dss]));
+    assert_eq!(signals(0).present, Kinds::CAPABLE | Kinds::DSS);
+    assert_eq!((signals(1).present, signals(1).refused), (Kinds::CAPABLE, 1));
+}
+
+#[test]
 fn the_short_options_have_their_documented_bytes() {
     let ids: ArrayVec<u8, MAX_REMOVED> = [4, 9].into_iter().collect();
     assert_eq!(bytes_of(&MptcpOption::RemoveAddr(ids)), [30, 5, 0x40, 4, 9]);
-    assert_eq!(bytes_of(&MptcpOption::Prio { backup: true }), [30, 3, 0x51]);
+    assert_eq!(bytes_of(&MptcpOption::Prio { backup: true, addr_id: None }), [30, 3, 0x51]);
     assert_eq!(bytes_of(&MptcpOption::Fail { dsn: 5 }), [30, 12, 0x60, 0, 0, 0, 0, 0, 0, 0, 0, 5]);
     assert_eq!(bytes_of(&MptcpOption::FastClose { key: 6 }), [30, 12, 0x70, 0, 0, 0, 0, 0, 0, 0, 0, 6]);
     let reset = TcpReset { transient: true, reason: ResetReason::MiddleboxInterference };
@@ -143,7 +172,11 @@ fn a_syn_whose_mp_capable_cannot_be_answered_counts_as_having_none() {
     assert_eq!(with(&[30, 4, 0x01, 0x41]), None, "B set");
     assert_eq!(with(&[30, 4, 0x01, 0x00]), None, "no algorithm");
     assert!(with(&[30, 4, 0x02, 0x01]).is_some(), "a later version is negotiated down");
-    assert_eq!(with(&[30, 12, 0x00, 0x01, 1, 2, 3, 4, 5, 6, 7, 8]), None, "version 0");
+    let old = with(&[30, 12, 0x00, 0x01, 1, 2, 3, 4, 5, 6, 7, 8]).unwrap();
+    assert_eq!((old.version(), old.key), (Version::V0, Some(0x0102_0304_0506_0708)));
+    assert_eq!(with(&[30, 4, 0x01, 0x01]).unwrap().version(), Version::V1);
+    assert_eq!(with(&[30, 4, 0x00, 0x01]), None, "version 0 without its key");
+    assert_eq!(with(&[30, 12, 0x01, 0x01, 1, 2, 3, 4, 5, 6, 7, 8]), None, "version 1 with a key");
     assert_eq!(capable_in_syn(&segment(TcpFlags::ACK, &[&[30, 4, 0x01, 0x01]])), None);
 }
 
@@ -222,11 +255,15 @@ fn any_option() -> impl Strategy<Value = MptcpOption> {
                 let mapping = mapping.map(|(dsn, ssn, len, checksum)| DssMapping { dsn, ssn, len, checksum });
                 MptcpOption::Dss(Dss { data_ack, mapping, data_fin })
             }),
-        (any::<u8>(), any_addr(), any::<Option<u16>>(), any::<Option<u64>>())
-            .prop_map(|(addr_id, addr, port, hmac)| MptcpOption::AddAddr(AddAddr { addr_id, addr, port, hmac })),
+        (any::<u8>(), any_addr(), any::<Option<u16>>(), any::<Option<u64>>(), any::<bool>()).prop_map(
+            |(addr_id, addr, port, hmac, old)| {
+                let (version, hmac) = if old { (Version::V0, None) } else { (Version::V1, hmac) };
+                MptcpOption::AddAddr(AddAddr { addr_id, addr, port, hmac, version })
+            }
+        ),
         prop::collection::vec(any::<u8>(), 1..=MAX_REMOVED)
             .prop_map(|ids| MptcpOption::RemoveAddr(ids.into_iter().collect())),
-        any::<bool>().prop_map(|backup| MptcpOption::Prio { backup }),
+        any::<(bool, Option<u8>)>().prop_map(|(backup, addr_id)| MptcpOption::Prio { backup, addr_id }),
         any::<u64>().prop_map(|dsn| MptcpOption::Fail { dsn }),
         any::<u64>().prop_map(|key| MptcpOption::FastClose { key }),
         any::<(bool, u8)>().prop_map(|(transient, code)| {

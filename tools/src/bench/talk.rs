@@ -1,6 +1,6 @@
 //! What the synthetic client and server of one conversion remember: numbers, no queues and no timers.
 
-use mimbox_mptcp::key::{self, KeyPair};
+use mimbox_mptcp::key::{self, KeyPair, Version};
 
 use super::packet::{self, ACK, FIN, SCALE, SYN, Seen};
 
@@ -151,7 +151,7 @@ pub(super) fn client_syn(index: u32, line: usize, talk: &Talk, checksum: bool, n
         options.extend([1, 1]);
     } else {
         options.extend([30, 12, 0x10, line as u8]);
-        options.extend(key::token(talk.box_key).to_be_bytes());
+        options.extend(key::token(talk.box_key, Version::V1).to_be_bytes());
         options.extend(nonce(index).to_be_bytes());
     }
     options
@@ -171,8 +171,8 @@ pub(super) fn third_ack(index: u32, line: usize, talk: &mut Talk, bytes: &[u8], 
     let local = client_key(index);
     if line == 0 {
         talk.box_key = packet::u64_at(option.get(..12)?, 4);
-        talk.dsn = key::idsn(local).wrapping_add(1);
-        talk.data_rcv = key::idsn(talk.box_key).wrapping_add(1);
+        talk.dsn = key::derive(local, Version::V1).idsn.0.wrapping_add(1);
+        talk.data_rcv = key::derive(talk.box_key, Version::V1).idsn.0.wrapping_add(1);
         talk.data_edge = talk.dsn;
         let mut options = vec![30, 20, 0x01, option[3]];
         options.extend(local.to_be_bytes());
@@ -180,7 +180,7 @@ pub(super) fn third_ack(index: u32, line: usize, talk: &mut Talk, bytes: &[u8], 
         return Some(options);
     }
     let theirs = packet::u32_at(option.get(..16)?, 12);
-    let keys = KeyPair { local, remote: talk.box_key };
+    let keys = KeyPair { local, remote: talk.box_key, version: Version::V1 };
     let mut options = vec![30, 24, 0x10, 0];
     options.extend(keys.join(nonce(index), theirs).for_ack());
     Some(options)

@@ -150,7 +150,10 @@ fn mptcp(option: &MptcpOption) -> String {
             let ids: Vec<String> = ids.iter().map(u8::to_string).collect();
             format!("REMOVE_ADDR {}", ids.join(" "))
         }
-        MptcpOption::Prio { backup: asked } => format!("MP_PRIO{}", if *asked { " backup" } else { " regular" }),
+        MptcpOption::Prio { backup: asked, addr_id } => {
+            let which = addr_id.map(|id| format!(" id {id}")).unwrap_or_default();
+            format!("MP_PRIO{}{which}", if *asked { " backup" } else { " regular" })
+        }
         MptcpOption::Fail { dsn } => format!("MP_FAIL at {dsn}"),
         MptcpOption::FastClose { key } => format!("MP_FASTCLOSE key {key:016x}"),
         MptcpOption::Reset(reset) => format!(

@@ -68,6 +68,7 @@ impl Checker<'_> {
     pub(super) fn mptcp(&mut self, section: &file::Mptcp) -> MptcpConfig {
         MptcpConfig {
             enabled: section.enabled.unwrap_or(true),
+            version0: section.version0.unwrap_or(false),
             scheduler: self.scheduler(section.scheduler.as_ref()),
             congestion: self.congestion(section.congestion.as_ref()),
             subflows: self.number(section.subflows.as_ref(), "subflows", 8, 1..=8) as u8,

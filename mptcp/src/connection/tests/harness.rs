@@ -13,7 +13,8 @@ use mimbox_stack::{
 
 use crate::testing::{World, byte_at};
 use crate::{
-    AcceptParams, ConnectParams, Connection, Coupled, Event, HalfOutcome, MptcpConfig, capable_in_syn, join_in_syn,
+    AcceptParams, ConnectParams, Connection, Coupled, Event, HalfOutcome, MptcpConfig, Version, capable_in_syn,
+    join_in_syn,
 };
 
 /// What a path does to packets, in thousandths, how long it takes and how fast it is.
@@ -208,6 +209,7 @@ impl Pair {
         let params = ConnectParams {
             local_key: client.world.rng.next_u64(),
             conn: id,
+            version: if config[0].version_0 { Version::V0 } else { Version::V1 },
             config: config[0],
             local: flow.local,
             local_port: flow.local_port,

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
-use mimbox_mptcp::{AcceptParams, ConnectParams, Connection, Event, MptcpConfig, capable_in_syn, join_in_syn};
+use mimbox_mptcp::{AcceptParams, ConnectParams, Connection, Event, MptcpConfig, Version, capable_in_syn, join_in_syn};
 use mimbox_stack::options::kind;
 use mimbox_stack::tcp::{ConnSetup, Offer, Opening, SynSeen, TcpConfig, TsOffer};
 use mimbox_stack::{Duration, FlowKey, Instant, Outgoing, SegmentIn, SeqNum, TcpFlags};
@@ -108,6 +108,7 @@ impl Host {
                 let params = ConnectParams {
                     local_key: self.res.rng.next_u64(),
                     conn: id,
+                    version: Version::V1,
                     config: self.mptcp_config(),
                     local: flow.local,
                     local_port: flow.local_port,
