@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8};
 
-use mimbox_dataplane::af_xdp::{self, AfXdpConfig, AfXdpPort, AfXdpPortConfig, AttachMode};
+use mimbox_dataplane::af_xdp::{self, AfXdpConfig, AfXdpPort, AfXdpPortConfig, AttachMode, Take};
 use mimbox_dataplane::neighbor::{Cidr, Interface, NeighborConfig, NeighborError, Route};
 use mimbox_dataplane::record::{Head, RecordError, RecordWriter};
 use mimbox_dataplane::worker::pin_to_cpu;
@@ -173,7 +173,7 @@ fn socket_config(port: &crate::config::PortConfig, transparent: bool) -> AfXdpPo
             XdpMode::Generic => AttachMode::Generic,
         },
         // In transparent mode the box is the router between all its ports: answers of servers come by the others.
-        all_ip: transparent,
+        take: if transparent { Take::Routed } else { Take::Own },
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use mimbox_dataplane::af_xdp::{self, AfXdpConfig, AfXdpPortConfig, AttachMode, BusyPoll};
+use mimbox_dataplane::af_xdp::{self, AfXdpConfig, AfXdpPortConfig, AttachMode, BusyPoll, Take};
 use mimbox_dataplane::memory::{MemoryConfig, with_end};
 use mimbox_dataplane::worker::{Tick, Verdict, Wait, Worker, WorkerConfig};
 use mimbox_dataplane::{MonotonicClock, Port};
@@ -75,7 +75,7 @@ fn af_xdp_router(what: &str, attach: AttachMode, wait: Wait, busy_poll: Option<B
             queue: 0,
             mac: None,
             attach,
-            all_ip: true,
+            take: Take::Routed,
         };
         let config = AfXdpConfig { busy_poll, ..AfXdpConfig::new(vec![interface(0), interface(1)], addresses()) };
         let mut pool = pool();

@@ -4,7 +4,7 @@
 //
 // The box's own is: every IP packet to one of its addresses, every ARP packet and neighbour discovery message about one
 // of them, and, on a port with ALL_IP (transparent mode), every unicast IP packet that is addressed to the port's
-// Ethernet address, because there the box is the router.
+// Ethernet address, because there the box is the router. On a port with EVERYTHING it is a piece of the wire.
 
 #include <linux/bpf.h>
 #include <bpf/bpf_endian.h>
@@ -19,6 +19,7 @@
 
 /* Flags of struct port; af_xdp/steer.rs has the same. */
 #define ALL_IP 1u
+#define EVERYTHING 2u
 
 struct port {
 	__u32 flags;
@@ -146,6 +147,8 @@ int steer(struct xdp_md *ctx)
 	port = bpf_map_lookup_elem(&ports, &zero);
 	if (!port)
 		return XDP_PASS;
+	if (port->flags & EVERYTHING)
+		return bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_PASS);
 	/* A switch that floods shows the port what is meant for others. */
 	group = eth->dst[0] & 1;
 	if (!group && !same_mac(eth->dst, port->mac))

@@ -572,6 +572,19 @@ fn pollfd(fd: RawFd, events: libc::c_short) -> libc::pollfd {
     libc::pollfd { fd, events, revents: 0 }
 }
 
+/// Has the calling thread run before every ordinary one (SCHED_RR): for what must keep time, and sleeps. What it forks is
+/// ordinary again. `priority` is between 1 and 99.
+///
+/// # Errors
+/// When the process may not do that (it takes CAP_SYS_NICE), or there is no such priority.
+pub fn run_in_real_time(priority: u8) -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: libc::c_int::from(priority) };
+    // SAFETY: reads one live structure; 0 is the calling thread.
+    let result =
+        unsafe { libc::sched_setscheduler(0, libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, &raw const parameters) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Keeps the calling thread on one CPU.
 ///
 /// # Errors

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use mimbox_dataplane::af_xdp::{self, AfXdpConfig, AfXdpPortConfig, AttachMode, BusyPoll, CopyMode};
+use mimbox_dataplane::af_xdp::{self, AfXdpConfig, AfXdpPortConfig, AttachMode, BusyPoll, CopyMode, Take};
 use mimbox_dataplane::worker::{Tick, Verdict, Wait, Worker, WorkerConfig};
 use mimbox_dataplane::{MonotonicClock, Notify, Port, PortError, PortMode};
 use mimbox_stack::mem::Region;
@@ -21,12 +21,15 @@ fn pool() -> FramePool {
     FramePool::new(Region::map(8192, 2048).unwrap(), PoolConfig { rx_reserve: 1024 })
 }
 
-fn port_config(n: u8, all_ip: bool) -> AfXdpPortConfig {
-    AfXdpPortConfig { id: port(n), interface: format!("p{n}"), queue: 0, mac: None, attach: AttachMode::Auto, all_ip }
+fn port_config(n: u8, take: Take) -> AfXdpPortConfig {
+    AfXdpPortConfig { id: port(n), interface: format!("p{n}"), queue: 0, mac: None, attach: AttachMode::Auto, take }
 }
 
 fn config() -> AfXdpConfig {
-    AfXdpConfig { ring: 1024, ..AfXdpConfig::new(vec![port_config(0, true), port_config(1, true)], addresses()) }
+    AfXdpConfig {
+        ring: 1024,
+        ..AfXdpConfig::new(vec![port_config(0, Take::Routed), port_config(1, Take::Routed)], addresses())
+    }
 }
 
 /// A router that runs in the box's namespace until it is told to stop.
@@ -221,7 +224,7 @@ fn what_is_not_the_boxs_goes_on_to_the_kernel() {
     ));
     let mut config = config();
     for port in &mut config.ports {
-        port.all_ip = false;
+        port.take = Take::Own;
     }
     let running = start(&lab, config, SLEEP);
     for dst in ["10.77.1.1", "10.77.1.9", "fd77:1::1", "fd77:1::9"] {

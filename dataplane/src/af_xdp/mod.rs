@@ -49,6 +49,18 @@ pub enum CopyMode {
     ZeroCopy,
 }
 
+/// Which of an interface's packets come to the socket; the others go on to the kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Take {
+    /// What is meant for the box's own addresses.
+    #[default]
+    Own,
+    /// That, and all unicast IP: the box is the router (transparent mode).
+    Routed,
+    /// Every frame, whoever it is for: the box is a piece of the wire.
+    All,
+}
+
 /// An interface to be opened.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AfXdpPortConfig {
@@ -62,8 +74,8 @@ pub struct AfXdpPortConfig {
     pub mac: Option<MacAddr>,
     /// Where the steering program runs.
     pub attach: AttachMode,
-    /// True on a port where the box is the router: all unicast IP comes to it (transparent mode).
-    pub all_ip: bool,
+    /// Which packets come to it.
+    pub take: Take,
 }
 
 /// Kernel busy polling (`SO_PREFER_BUSY_POLL`): the worker's own system calls drive the driver, not interrupts.
@@ -269,7 +281,7 @@ impl AfXdpPort {
         copying: Copying,
         first: Option<&Socket>,
     ) -> Result<(), PortError> {
-        let steered = Steered { mac: self.info.mac, all_ip: port.all_ip, addresses: &config.addresses };
+        let steered = Steered { mac: self.info.mac, take: port.take, addresses: &config.addresses };
         let mut steering = Steering::load(&port.interface, &steered)?;
         // Some drivers want frames to be there when the socket is bound.
         self.socket = Some(socket);
@@ -277,7 +289,7 @@ impl AfXdpPort {
         let Some(socket) = &self.socket else { return Ok(()) };
         socket.bind(&port.interface, facts.index, port.queue, copying, first)?;
         self.copies = !socket.is_zero_copy();
-        self._groups = Some(netdev::listen(&port.interface, facts, self.info.mac, &config.addresses)?);
+        self._groups = Some(netdev::listen(&port.interface, facts, &steered)?);
         if let Some(busy_poll) = config.busy_poll {
             self.busy_poll = socket.prefer_busy_poll(busy_poll);
         }

@@ -7,6 +7,8 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use mimbox_stack::wire::MacAddr;
 
+use super::Take;
+use super::steer::Steered;
 use crate::neighbor::{multicast_mac, solicited_node};
 use crate::port::PortError;
 
@@ -146,16 +148,14 @@ struct Membership {
 }
 
 const PACKET_MR_MULTICAST: u16 = 0;
+const PACKET_MR_PROMISC: u16 = 1;
 const PACKET_MR_UNICAST: u16 = 3;
 
 /// Asks the NIC's filter to let through what neighbours send to the groups of the box's addresses, and to `mac` when it is
-/// not the NIC's own. It does so as long as the descriptor that comes back is open.
-pub(super) fn listen(
-    interface: &str,
-    facts: &InterfaceFacts,
-    mac: MacAddr,
-    addresses: &[IpAddr],
-) -> Result<OwnedFd, PortError> {
+/// not the NIC's own; or everything, when that is what the port takes. It does so as long as the descriptor that comes
+/// back is open.
+pub(super) fn listen(interface: &str, facts: &InterfaceFacts, steered: &Steered<'_>) -> Result<OwnedFd, PortError> {
+    let Steered { mac, take, addresses } = *steered;
     let trouble = |error| PortError::io("joining the groups of its addresses", interface, error);
     let socket = socket(libc::AF_PACKET, libc::SOCK_RAW, 0).map_err(trouble)?;
     let groups = addresses.iter().filter_map(|address| match address {
@@ -166,7 +166,8 @@ pub(super) fn listen(
     let wanted = groups
         .chain(addresses.iter().any(IpAddr::is_ipv6).then_some(all_nodes))
         .map(|group| (PACKET_MR_MULTICAST, group))
-        .chain((mac != facts.mac).then_some((PACKET_MR_UNICAST, mac)));
+        .chain((mac != facts.mac).then_some((PACKET_MR_UNICAST, mac)))
+        .chain((take == Take::All).then_some((PACKET_MR_PROMISC, mac)));
     for (kind, address) in wanted {
         let [a, b, c, d, e, f] = address.0;
         let index = i32::try_from(facts.index).unwrap_or(i32::MAX);

@@ -9,13 +9,14 @@ use aya::programs::{ProgramError, Xdp, XdpMode};
 use aya::{Ebpf, EbpfError};
 use mimbox_stack::wire::MacAddr;
 
-use super::AttachMode;
+use super::{AttachMode, Take};
 use crate::port::PortError;
 
 static PROGRAM: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/steer.bpf.o"));
 
-/// Flag of `struct port` in steer.bpf.c.
+/// Flags of `struct port` in steer.bpf.c.
 const ALL_IP: u32 = 1;
+const EVERYTHING: u32 = 2;
 
 /// A loaded program with its maps. Dropping it detaches it; the kernel does so too when the process dies, because the
 /// attachment is a BPF link that only this process holds.
@@ -29,7 +30,7 @@ pub(super) struct Steering {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Steered<'a> {
     pub(super) mac: MacAddr,
-    pub(super) all_ip: bool,
+    pub(super) take: Take,
     pub(super) addresses: &'a [IpAddr],
 }
 
@@ -49,7 +50,12 @@ impl Steering {
 
     fn fill(&mut self, what: &Steered<'_>) -> Result<(), MapError> {
         let mut value = [0u8; 12];
-        value[..4].copy_from_slice(&if what.all_ip { ALL_IP } else { 0 }.to_ne_bytes());
+        let flags = match what.take {
+            Take::Own => 0,
+            Take::Routed => ALL_IP,
+            Take::All => EVERYTHING,
+        };
+        value[..4].copy_from_slice(&flags.to_ne_bytes());
         value[4..10].copy_from_slice(&what.mac.0);
         Array::<_, [u8; 12]>::try_from(self.map("ports")?)?.set(0, value, 0)?;
         let mut v4 = HashMap::<_, [u8; 4], u8>::try_from(self.map("addresses_v4")?)?;
