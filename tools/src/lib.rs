@@ -3,5 +3,6 @@
 pub mod bench;
 mod engine;
 pub mod lab;
+pub mod link;
 pub mod replay;
 pub mod sim;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use mimbox_tools::bench::{self, BenchCommand};
 use mimbox_tools::lab::cli;
+use mimbox_tools::link::{self, LinkArgs};
 use mimbox_tools::replay::{self, InspectArgs, ReplayArgs};
 use mimbox_tools::sim::{self, SimArgs};
 
@@ -28,6 +29,20 @@ enum Command {
     /// Removes a network that `up` built, or what killed labs left behind.
     #[command(after_help = "Example: mimbox-lab down lab")]
     Down(cli::DownOptions),
+    /// Joins two interfaces by an emulated link: rate, delay, queue, loss, reordering, duplication, corruption.
+    ///
+    /// Every frame that arrives on one interface is taken from the kernel and sent by the other. Made for virtual
+    /// interfaces, whose unfinished checksums it finishes. SIGUSR1 prints statistics, SIGUSR2 cuts the link (everything is
+    /// lost) and mends it, SIGINT or SIGTERM ends it. Needs root, and an interface with a single receive queue.
+    #[command(
+        after_help = "Example, a line of 50 Mbit/s down and 10 up with 40 ms of round trip and one packet in 100 lost:\n\
+                            mimbox-lab link veth0 veth1 --rate 50mbit,10mbit --delay 20ms --loss 1% --every 1s\n\n\
+                            Between namespaces a and b, each with one end of a pair whose other end is here:\n\
+                            ip link add a0 type veth peer name eth0 netns a; ip link set a0 up\n\
+                            ip link add b0 type veth peer name eth0 netns b; ip link set b0 up\n\
+                            mimbox-lab link a0 b0 --delay 10ms"
+    )]
+    Link(LinkArgs),
     /// Runs simulated networks, one from each seed, and checks what must hold in every one.
     #[command(after_help = "Example: mimbox-lab sim --seeds 1000 --profile issue-a")]
     Sim(SimArgs),
@@ -54,6 +69,7 @@ fn main() -> ExitCode {
         Command::Demo(options) => cli::demo(&options),
         Command::Up(options) => cli::up(&options),
         Command::Down(options) => cli::down(&options),
+        Command::Link(args) => link::command(&args),
         Command::Sim(args) => sim::command(&args),
         Command::Replay(args) => replay::replay(&args),
         Command::Inspect(args) => replay::inspect(&args),

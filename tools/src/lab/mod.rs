@@ -27,7 +27,7 @@ mod leftovers;
 mod namespace;
 mod observe;
 mod plan;
-mod process;
+pub(crate) mod process;
 mod progress;
 mod runner;
 mod topology;

@@ -47,14 +47,7 @@ impl Process {
 
     /// CPU time that it used so far, in user and kernel mode.
     pub fn cpu_time(&self) -> Result<Duration> {
-        /// Ticks of /proc a second: the kernel's USER_HZ, the same on every architecture that this runs on.
-        const TICKS: u64 = 100;
-        let file = format!("/proc/{}/stat", self.child.id());
-        let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
-        // The program's name may hold anything; what follows its closing parenthesis is numbers, the state before them.
-        let ticks = text.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().skip(11).take(2);
-        let ticks: u64 = ticks.filter_map(|word| word.parse::<u64>().ok()).sum();
-        Ok(Duration::from_millis(ticks * 1000 / TICKS))
+        cpu_time(&self.child.id().to_string())
     }
 
     /// What it printed so far.
@@ -110,6 +103,18 @@ impl Drop for Process {
             let _ = self.kill();
         }
     }
+}
+
+/// CPU time that a process (`self`, or a number) used so far, in user and kernel mode.
+pub(crate) fn cpu_time(process: &str) -> Result<Duration> {
+    /// Ticks of /proc a second: the kernel's USER_HZ, the same on every architecture that this runs on.
+    const TICKS: u64 = 100;
+    let file = format!("/proc/{process}/stat");
+    let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {file}"))?;
+    // The program's name may hold anything; what follows its closing parenthesis is numbers, the state before them.
+    let ticks = text.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().skip(11).take(2);
+    let ticks: u64 = ticks.filter_map(|word| word.parse::<u64>().ok()).sum();
+    Ok(Duration::from_millis(ticks * 1000 / TICKS))
 }
 
 /// A command that is sent SIGTERM when the thread that started it ends, however it ends.

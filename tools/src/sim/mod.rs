@@ -12,7 +12,7 @@
 mod command;
 mod content;
 mod converter;
-mod draw;
+pub(crate) mod draw;
 mod host;
 mod link;
 mod node;

@@ -202,7 +202,7 @@ impl World {
     pub(crate) fn link_totals(&self) -> LinkTotals {
         let mut totals = LinkTotals::default();
         for wire in &self.wires {
-            totals.add(&wire.link.totals);
+            totals.add(wire.link.totals());
         }
         totals
     }
