@@ -106,7 +106,7 @@ impl Shard {
                     .settings
                     .timestamps
                     .then(|| TsOffer { offset: self.isn.timestamp_offset(&wanted.server) }),
-                ecn: false,
+                ecn: self.settings.ecn,
                 rcv_wnd: self.settings.initial_window(announced),
             },
             Mode::Transparent => Offer {
@@ -367,7 +367,8 @@ impl Shard {
             window_scale: Some(self.settings.window_scale),
             sack: self.settings.sack,
             timestamps: agreed.then(|| TsOffer { offset: self.isn.timestamp_offset(&record.client) }),
-            ecn: false,
+            // In transparent mode the client's own wish went to the server, and is granted here as well.
+            ecn: self.settings.ecn || record.mode == Mode::Transparent,
             rcv_wnd: self.settings.initial_window(announced),
         }
     }

@@ -57,6 +57,8 @@ pub(crate) struct Settings {
     pub timestamps: bool,
     /// Whether selective acknowledgments are offered.
     pub sack: bool,
+    /// Whether ECN is offered and agreed to.
+    pub ecn: bool,
     /// What a direction of a conversion may hold.
     pub windows: WindowLimits,
     /// The shift that makes the largest window fit its field.
@@ -97,6 +99,7 @@ impl Settings {
             tcp: tcp_config(config),
             timestamps: config.tcp.timestamps,
             sack: config.tcp.sack,
+            ecn: config.tcp.ecn,
             windows,
             window_scale: window_scale(config.limits.window_ceiling),
             source_ports: SOURCE_PORTS,
@@ -210,6 +213,7 @@ fn tcp_config(config: &Config) -> TcpConfig {
         max_rto: config.tcp.max_rto,
         user_timeout: config.tcp.user_timeout,
         keepalive: config.tcp.keepalive,
+        delayed_ack: config.tcp.delayed_ack,
         time_wait: config.tcp.time_wait,
         cc: congestion_control(config.tcp.congestion).0,
         initial_cwnd: config.tcp.initial_window,

@@ -41,8 +41,8 @@ bitflags! {
         const SENT = 1 << 3;
         /// It has a data sequence mapping (`dsn` means something).
         const MAPPED = 1 << 4;
-        /// It was sent again and that copy is thought to be in flight.
-        const RETRANS_OUT = 1 << 5;
+        /// Its head was acknowledged: `sum` is computed anew before it is sent again.
+        const RESUM = 1 << 5;
         /// PSH is set on it.
         const PUSH = 1 << 6;
         /// Sent while the sender was limited by the application.

@@ -51,6 +51,10 @@ pub struct TcpConfig {
     pub time_wait: Duration,
     /// Congestion control.
     pub cc: CcKind,
+    /// Whether data leaves at a rate instead of in bursts.
+    pub pacing: bool,
+    /// Longest time that an acknowledgment is held back (RFC 9293 §3.8.6.3: less than 0.5 s).
+    pub delayed_ack: Duration,
     /// Initial window in segments (RFC 6928).
     pub initial_cwnd: u8,
     /// Largest IP packet that the way out takes.
@@ -72,6 +76,8 @@ impl Default for TcpConfig {
             keepalive: None,
             time_wait: Duration::from_secs(60),
             cc: CcKind::Cubic,
+            pacing: false,
+            delayed_ack: Duration::from_millis(40),
             initial_cwnd: 10,
             mtu: 1500,
             upper_reserve: 0,
@@ -83,6 +89,8 @@ impl Default for TcpConfig {
 
 /// Retransmission timeout before the first RTT sample (RFC 6298 §2.1).
 pub(super) const INITIAL_RTO: Duration = Duration::from_secs(1);
+/// Retransmission timeout of the first data after a SYN that was lost (RFC 6298 §5.7).
+pub(super) const RTO_AFTER_LOST_SYN: Duration = Duration::from_secs(3);
 /// The smallest MSS that is believed: 40 bytes of options and 8 of payload.
 pub(super) const MIN_MSS: u16 = 48;
 /// The least payload that a segment is cut to, whatever MSS and options say.
@@ -91,8 +99,8 @@ pub(super) const MIN_PAYLOAD: u16 = 8;
 pub(super) const DEFAULT_MSS_V4: u16 = 536;
 /// MSS of a peer that does not announce one, IPv6.
 pub(super) const DEFAULT_MSS_V6: u16 = 1220;
-/// How long an ACK may be delayed (RFC 9293 §3.8.6.3 allows 500 ms).
-pub(super) const DELAYED_ACK: Duration = Duration::from_millis(40);
+/// How long a peer may hold its ACK of a lone segment back (RFC 8985 §7.2, the worst case of delayed ACK timers).
+pub(super) const MAX_PEER_ACK_DELAY: Duration = Duration::from_millis(200);
 /// Segments after the handshake that are acknowledged at once: the peer is in slow start.
 pub(super) const QUICK_ACKS: u8 = 16;
 /// Challenge ACKs that one connection sends a second (RFC 5961 §7).

@@ -1,10 +1,14 @@
 //! One connection: its state, what its owner may ask and order.
 
 use super::cc::Controller;
+use super::config::{INITIAL_RTO, MIN_PAYLOAD};
 use super::handshake::{Agreed, Handshake, PeerSyn, agree};
+use super::rack::{Probe, Rack};
 use super::receive::OutOfOrder;
+use super::recovery::Prr;
 use super::rtt::Rtt;
 use super::send::SendRing;
+use super::undo::{Frto, Undo};
 use super::{ConnSetup, Coupling, Opening, State, SynSeen, TcpConfig};
 use crate::env::Env;
 use crate::segment::{TxFlags, TxSegment};
@@ -17,7 +21,7 @@ use bitflags::bitflags;
 bitflags! {
     /// What a connection has agreed on and what it owes.
     #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-    pub(super) struct ConnFlags: u16 {
+    pub(super) struct ConnFlags: u32 {
         /// Timestamps were agreed on.
         const TIMESTAMPS = 1;
         /// SACK was agreed on.
@@ -46,10 +50,24 @@ bitflags! {
         const LOSS = 1 << 12;
         /// One segment beyond the peer's window is allowed: a zero-window probe.
         const PROBE = 1 << 13;
-        /// Sending is limited by what is queued, not by the window.
-        const APP_LIMITED = 1 << 14;
+        /// Data waits for the congestion window.
+        const CWND_LIMITED = 1 << 14;
         /// The last segment in flight is to be sent again as a tail loss probe.
         const TAIL_PROBE = 1 << 15;
+        /// Data waited for the congestion window in this round trip.
+        const CWND_WAS_LIMITED = 1 << 16;
+        /// Data leaves at a rate.
+        const PACED = 1 << 17;
+        /// Data waits for its time to leave.
+        const PACE_WAITS = 1 << 18;
+        /// ECN was agreed on.
+        const ECN = 1 << 19;
+        /// A mark was received and the peer has not yet said that it slowed down: acknowledgments carry ECE.
+        const ECHO_MARK = 1 << 20;
+        /// The window was reduced: the next new data carries CWR.
+        const CWR_DUE = 1 << 21;
+        /// The window was reduced for a mark in this round trip.
+        const ECN_REDUCED = 1 << 22;
     }
 }
 
@@ -63,7 +81,6 @@ pub(super) struct Hot {
     /// Segments received since the last ACK was sent.
     pub unacked: u8,
     pub flags: ConnFlags,
-    pub snd_mss: u16,
     pub snd_una: SeqNum,
     pub snd_nxt: SeqNum,
     /// Sequence number after everything queued, FIN left out.
@@ -81,12 +98,24 @@ pub(super) struct Hot {
     pub ts_recent: u32,
     pub ts_offset: u32,
     pub cwnd: u32,
+    /// The round trip ends when this is acknowledged.
+    pub round_end: SeqNum,
+    /// What was used of the window is measured until this is acknowledged, and so far it was so many bytes.
+    pub usage_end: SeqNum,
+    pub max_flight: u32,
+    /// The largest segment that the path and the peer take, options included.
+    pub snd_mss: u16,
+    /// Most payload of a segment: `snd_mss` without options. Never zero.
+    pub smss: u16,
     pub quick_acks: u8,
     pub upper_reserve: u8,
     pub dup_acks: u8,
-    pub ooo_frames_hint: u8,
+    /// Acknowledgments owed to a peer without SACK, which counts them.
+    pub acks_due: u8,
     pub rto_at: Instant,
     pub ack_at: Instant,
+    /// When paced data may leave.
+    pub pace_at: Instant,
 }
 
 const _: () = assert!(size_of::<Hot>() == 128);
@@ -119,12 +148,14 @@ pub(super) struct Cold {
     pub cc: Controller,
     /// Recovery ends when this is acknowledged.
     pub recovery_point: SeqNum,
-    /// Latest transmission known to have arrived (RFC 8985): when it was sent, its end.
-    pub rack: Option<(u32, SeqNum)>,
-    /// PRR: bytes delivered and sent in this recovery, flight size at its start.
-    pub prr_delivered: u32,
-    pub prr_out: u32,
-    pub recover_flight: u32,
+    pub rack: Rack,
+    /// A tail loss probe that nothing has answered yet.
+    pub probe: Option<Probe>,
+    pub prr: Prr,
+    pub undo: Option<Undo>,
+    pub frto: Frto,
+    /// No further mark counts until this is acknowledged.
+    pub ecn_end: SeqNum,
     /// When the peer last acknowledged something new, or had nothing to acknowledge.
     pub progress_at: Instant,
     /// When the RACK reordering timer fires.
@@ -140,10 +171,6 @@ pub(super) struct Cold {
     pub keepalives: u8,
     /// What the timer at `rto_at` is for.
     pub timer: TimerKind,
-    /// A tail loss probe was sent and nothing has been acknowledged since.
-    pub tail_probed: bool,
-    /// The round trip ends when this is acknowledged.
-    pub round_end: SeqNum,
     pub ts_recent_at: Instant,
     pub retransmits: u64,
     pub bytes_acked: u64,
@@ -172,13 +199,13 @@ impl Conn<'_> {
             flags.set(ConnFlags::HELD, hold);
             snd_una = iss + 1;
         }
+        flags.set(ConnFlags::PACED, setup.config.pacing);
         let mut hot = Hot {
             state,
             snd_scale: 0,
             rcv_scale: 0,
             unacked: 0,
             flags,
-            snd_mss: 536,
             snd_una,
             snd_nxt: iss + 1,
             snd_end: iss + 1,
@@ -192,12 +219,18 @@ impl Conn<'_> {
             ts_recent: 0,
             ts_offset: offer.timestamps.map_or(0, |ts| ts.offset),
             cwnd: 0,
+            round_end: iss,
+            usage_end: iss,
+            max_flight: 0,
+            snd_mss: super::config::DEFAULT_MSS_V4,
+            smss: super::config::DEFAULT_MSS_V4,
             quick_acks: super::config::QUICK_ACKS,
             upper_reserve: setup.config.upper_reserve,
             dup_acks: 0,
-            ooo_frames_hint: 0,
+            acks_due: 0,
             rto_at: Instant::MAX,
             ack_at: Instant::MAX,
+            pace_at: Instant::ZERO,
         };
         let mut cold = Cold {
             owner: setup.owner,
@@ -207,15 +240,17 @@ impl Conn<'_> {
             irs: SeqNum(0),
             handshake: Handshake { offer, ..Handshake::default() },
             accepting: peer,
-            ring: SendRing::default(),
+            ring: SendRing::new(iss),
             ooo: OutOfOrder::default(),
             rtt: Rtt::default(),
             cc: Controller::new(setup.config.cc),
             recovery_point: iss,
-            rack: None,
-            prr_delivered: 0,
-            prr_out: 0,
-            recover_flight: 0,
+            rack: Rack::default(),
+            probe: None,
+            prr: Prr::default(),
+            undo: None,
+            frto: Frto::Off,
+            ecn_end: iss,
             progress_at: now,
             reorder_at: Instant::MAX,
             linger_at: Instant::MAX,
@@ -226,8 +261,6 @@ impl Conn<'_> {
             probes: 0,
             keepalives: 0,
             timer: TimerKind::Retransmit,
-            tail_probed: false,
-            round_end: iss,
             ts_recent_at: now,
             retransmits: 0,
             bytes_acked: 0,
@@ -246,11 +279,11 @@ impl Conn<'_> {
         let offer = cold.handshake.offer;
         let agreed: Agreed = agree(&offer, peer, which, &cold.config, cold.flow.remote.is_ipv6());
         cold.irs = peer.seq;
-        hot.snd_mss = agreed.snd_mss;
         hot.snd_scale = agreed.snd_scale;
         hot.rcv_scale = agreed.rcv_scale;
         hot.flags.set(ConnFlags::TIMESTAMPS, agreed.timestamps);
         hot.flags.set(ConnFlags::SACK, agreed.sack);
+        hot.flags.set(ConnFlags::ECN, agreed.ecn);
         hot.rcv_nxt = peer.seq + 1 + u32::from(peer.data_taken);
         hot.rcv_edge = hot.rcv_nxt + offer.rcv_wnd;
         hot.last_ack = hot.rcv_nxt;
@@ -262,9 +295,25 @@ impl Conn<'_> {
             hot.ts_recent = ts.value;
             cold.ts_recent_at = now;
         }
-        // RFC 6928 §2: ten segments, unless they are large.
-        let mss = u32::from(hot.snd_mss);
-        hot.cwnd = (u32::from(cold.config.initial_cwnd) * mss).min((2 * mss).max(14_600.max(10 * mss)));
+        if which == PeerSyn::SynAck
+            && let (Some(ts), Some(ours)) = (peer.timestamps, offer.timestamps)
+            && cold.handshake.sent == 0
+        {
+            // Somebody else sent our SYN: the peer's echo is all that tells how long ago.
+            let age_ms = (now.as_millis() as u32).wrapping_add(ours.offset).wrapping_sub(ts.echo);
+            if age_ms < INITIAL_RTO.as_millis() as u32 {
+                cold.rtt.sample((age_ms + 1) * 1_000, now.as_millis() as u32, 1, &cold.config);
+            }
+        }
+        self.set_segment_size(agreed.snd_mss);
+        self.hot.cwnd = self.initial_window();
+    }
+
+    /// From now on segments have at most `mss` bytes, options included.
+    pub(super) fn set_segment_size(&mut self, mss: u16) {
+        let options = if self.hot.flags.contains(ConnFlags::TIMESTAMPS) { 12 } else { 0 };
+        self.hot.snd_mss = mss;
+        self.hot.smss = mss.saturating_sub(options + u16::from(self.hot.upper_reserve)).max(MIN_PAYLOAD);
     }
 
     /// Queues payload to be sent; its sequence number is given here.
@@ -322,33 +371,10 @@ impl Conn<'_> {
     pub fn request_ack(&mut self) {
         self.hot.flags |= ConnFlags::ACK_NOW;
     }
+}
 
-    /// Says how many bytes beyond `rcv_nxt` the owner takes now. The edge that the peer was shown stays.
-    pub fn set_receive_space(&mut self, bytes: u32) {
-        self.hot.rcv_space = bytes;
-        let edge = self.hot.rcv_nxt + bytes.min(self.largest_window());
-        let opened = edge.saturating_distance_from(self.hot.rcv_edge);
-        // RFC 9293 §3.8.6.2.2: a window update is worth a packet once it opens by two segments, or from nothing.
-        let left = self.hot.rcv_edge.saturating_distance_from(self.hot.rcv_nxt);
-        let mss = u32::from(self.hot.snd_mss);
-        let worth = opened >= (2 * mss).max(left / 2) && opened > 0 && left < bytes / 2;
-        if worth && self.hot.state.may_receive() {
-            self.hot.flags |= ConnFlags::ACK_NOW;
-        }
-    }
-
-    /// MPTCP: the window to advertise as it is; the data level keeps its edge, and the peer's window is its affair too.
-    pub fn set_shared_window(&mut self, bytes: u32) {
-        self.hot.flags |= ConnFlags::SHARED_WINDOW;
-        self.hot.rcv_space = bytes;
-    }
-
-    /// MPTCP has fallen back: both windows are the connection's own again. The edge that the peer was shown stays.
-    pub fn take_window_back(&mut self) {
-        self.hot.flags.remove(ConnFlags::SHARED_WINDOW);
-        self.hot.rcv_space = self.hot.rcv_edge.saturating_distance_from(self.hot.rcv_nxt);
-    }
-
+/// What an owner of several connections orders.
+impl Conn<'_> {
     /// With [`super::CcKind::Coupled`]: how the window grows and shrinks from now on.
     pub fn set_coupling(&mut self, coupling: Coupling) {
         self.cold.cc.coupling = coupling;
@@ -357,13 +383,8 @@ impl Conn<'_> {
     /// Halves the congestion window: this connection holds up others of its owner (MPTCP's penalisation).
     pub fn penalise(&mut self) {
         if !self.in_recovery() {
-            self.hot.cwnd = self.cold.cc.on_penalty(self.hot.cwnd, u32::from(self.hot.snd_mss));
+            self.hot.cwnd = self.cold.cc.on_penalty(self.hot.cwnd, u32::from(self.hot.smss));
         }
-    }
-
-    /// The largest window that the header's field can say.
-    pub(super) fn largest_window(&self) -> u32 {
-        0xffff << self.hot.rcv_scale
     }
 }
 
@@ -416,10 +437,7 @@ facts! {
     /// Retransmission timeout, backoff included.
     rto(self) -> Duration = self.cold.rtt.rto(&self.cold.config);
     /// Most payload of a segment, options taken off.
-    segment_payload(self) -> u16 = {
-        let options = if self.hot.flags.contains(ConnFlags::TIMESTAMPS) { 12 } else { 0 };
-        self.hot.snd_mss.saturating_sub(options + u16::from(self.hot.upper_reserve)).max(super::config::MIN_PAYLOAD)
-    };
+    segment_payload(self) -> u16 = self.hot.smss;
     /// The peer's window in bytes.
     peer_window(self) -> u32 = self.hot.snd_wnd;
     /// Retransmission timeouts since the peer last acknowledged something.

@@ -1,4 +1,5 @@
-//! Two connections back to back over a link with loss, reordering, duplication and delay, by way of real packets.
+//! Two connections back to back over a link with loss, reordering, duplication and delay, by way of real packets
+//! ([`Pair`]), and one connection whose peer is the test ([`Solo`]).
 
 use std::net::IpAddr;
 
@@ -7,11 +8,12 @@ use crate::counters::Counters;
 use crate::env::{Env, Rng};
 use crate::frame::{FramePool, PoolConfig};
 use crate::mem::Region;
+use crate::options::{SackBlock, SynOptions, Timestamps};
 use crate::ring::RingPool;
 use crate::segment::{RxQueue, RxSegment, TxFlags, TxSegment};
 use crate::seq::SeqNum;
 use crate::time::{Duration, Instant};
-use crate::wire::{self, FlowKey, HeaderTemplate, LinkHeader, Parsed, TcpFlags, Verify};
+use crate::wire::{self, Ecn, FlowKey, HeaderTemplate, LinkHeader, Parsed, SegmentIn, TcpFlags, Verify};
 
 /// What the link does to a packet, in thousandths, and how long it takes.
 #[derive(Clone, Copy, Debug)]
@@ -85,32 +87,36 @@ impl End {
     }
 
     fn write(&mut self) {
-        while self.to_write > 0 && self.with(|conn, _| conn.queued_frames()) < 256 {
-            let Some(frame) = self.pool.alloc() else { return };
+        while self.to_write > 0 && self.with(|conn, _| conn.queued_frames()) < 256 && self.pool.available() > 0 {
             let len = u64::from(self.chunk).min(self.to_write) as u16;
-            let bytes = &mut self.pool.bytes_mut(&frame)[300..300 + usize::from(len)];
-            for (at, byte) in bytes.iter_mut().enumerate() {
-                *byte = pattern(self.written + at as u64);
-            }
-            let sum = crate::checksum::sum(bytes);
-            self.written += u64::from(len);
             self.to_write -= u64::from(len);
-            let segment = TxSegment {
-                dsn: 0,
-                frame,
-                seq: SeqNum(0),
-                sent_us: 0,
-                offset: 300,
-                len,
-                sum,
-                flags: TxFlags::empty(),
-                retransmits: 0,
-            };
-            self.with(|conn, env| conn.push(segment, env));
+            self.push_pattern(len);
             if self.to_write == 0 {
                 self.with(|conn, _| conn.shutdown());
             }
         }
+    }
+
+    fn push_pattern(&mut self, len: u16) {
+        let frame = self.pool.alloc().expect("a frame");
+        let bytes = &mut self.pool.bytes_mut(&frame)[300..300 + usize::from(len)];
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            *byte = pattern(self.written + at as u64);
+        }
+        let sum = crate::checksum::sum(bytes);
+        self.written += u64::from(len);
+        let segment = TxSegment {
+            dsn: 0,
+            frame,
+            seq: SeqNum(0),
+            sent_us: 0,
+            offset: 300,
+            len,
+            sum,
+            flags: TxFlags::empty(),
+            retransmits: 0,
+        };
+        self.with(|conn, env| conn.push(segment, env));
     }
 
     pub(super) fn receive(&mut self, now: Instant, packet: &[u8]) {
@@ -128,6 +134,10 @@ impl End {
         let outcome = self.with(|conn, env| conn.on_segment(now, &segment, frame, &mut out, env));
         self.outcome |= outcome;
         self.fin |= outcome.contains(Outcome::FIN);
+        self.read_all(out);
+    }
+
+    fn read_all(&mut self, out: RxQueue) {
         for rx in out {
             let start = usize::from(rx.offset);
             let bytes = &self.pool.bytes(&rx.frame)[start..start + usize::from(rx.len)];
@@ -280,4 +290,243 @@ impl Pair {
             assert_eq!(end.pool.in_use(), 0, "seed {}: frames leaked", self.seed);
         }
     }
+}
+
+/// One established connection; the test plays its peer, segment by segment. Our first byte has sequence number
+/// [`ISS`]` + 1`, the peer's [`IRS`]` + 1`, and tests count from there: offset 0 is the first byte of either side.
+pub(super) struct Solo {
+    pub now: Instant,
+    pub end: End,
+}
+
+pub(super) const ISS: u32 = 1_000;
+pub(super) const IRS: u32 = 500_000;
+/// What a peer is assumed to be: everything on, a large window.
+pub(super) const PEER: SynOptions = SynOptions { mss: Some(1_012), window_scale: Some(10), sack_permitted: true };
+/// Payload of a full segment towards [`PEER`] with timestamps.
+pub(super) const FULL: u32 = 1_000;
+
+/// A segment that the connection sent, in the test's terms.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Sent {
+    /// Offset of the first byte and length.
+    pub at: i64,
+    pub len: u32,
+    /// How much of the peer's data is acknowledged, by offset.
+    pub ack: i64,
+    pub flags: TcpFlags,
+    pub window: u16,
+    pub ecn: Ecn,
+    pub retransmit: bool,
+    /// SACK blocks by offset.
+    pub sack: Vec<(i64, i64)>,
+    pub ts: Option<Timestamps>,
+}
+
+/// A segment that the test sends as the peer.
+#[derive(Clone, Debug)]
+pub(super) struct Say {
+    pub at: u32,
+    pub len: u32,
+    pub ack: u32,
+    pub flags: TcpFlags,
+    pub window: u16,
+    pub ecn: Ecn,
+    pub sack: Vec<(u32, u32)>,
+    pub ts: Option<Timestamps>,
+}
+
+impl Say {
+    /// An acknowledgment of our first `ack` bytes.
+    pub(super) fn ack(ack: u32) -> Self {
+        let flags = TcpFlags::ACK;
+        Self { at: 0, len: 0, ack, flags, window: 0xffff, ecn: Ecn::NotEct, sack: Vec::new(), ts: None }
+    }
+    /// `len` bytes of data from offset `at`.
+    pub(super) fn data(at: u32, len: u32) -> Self {
+        Self { at, len, ..Self::ack(0) }
+    }
+    pub(super) fn sacking(mut self, blocks: &[(u32, u32)]) -> Self {
+        self.sack = blocks.to_vec();
+        self
+    }
+    pub(super) fn flag(mut self, flags: TcpFlags) -> Self {
+        self.flags |= flags;
+        self
+    }
+    pub(super) fn window(mut self, window: u16) -> Self {
+        self.window = window;
+        self
+    }
+    pub(super) fn echoing(mut self, value: u32, echo: u32) -> Self {
+        self.ts = Some(Timestamps { value, echo });
+        self
+    }
+}
+
+impl Solo {
+    /// A connection that offered everything to a peer with `options`, with timestamps or without.
+    pub(super) fn new(config: TcpConfig, options: SynOptions, timestamps: bool) -> Self {
+        Self::with_offer(config, Offer::default(), options, timestamps, TcpFlags::SYN | TcpFlags::ACK)
+    }
+
+    pub(super) fn with_offer(
+        config: TcpConfig,
+        offered: Offer,
+        options: SynOptions,
+        timestamps: bool,
+        flags: TcpFlags,
+    ) -> Self {
+        let now = Instant::from_millis(10_000);
+        let flow = FlowKey {
+            local: IpAddr::from([192, 0, 2, 1]),
+            remote: IpAddr::from([192, 0, 2, 2]),
+            local_port: 1000,
+            remote_port: 80,
+        };
+        // A round trip of 100 ms, as the echo says.
+        let peer = SynSeen {
+            seq: SeqNum(IRS),
+            window: 0xffff,
+            options,
+            timestamps: timestamps.then_some(Timestamps { value: 1, echo: 9_900 }),
+            flags,
+            data_taken: 0,
+        };
+        let opening = Opening::Adopt { iss: SeqNum(ISS), peer, offered, hold: false };
+        let mut solo = Self { now, end: End::new(now, flow, opening, config, 1, 1_000) };
+        solo.poll();
+        solo
+    }
+
+    /// A peer with everything, and the default configuration.
+    pub(super) fn usual() -> Self {
+        Self::new(TcpConfig::default(), PEER, true)
+    }
+
+    /// Queues `bytes`, in segments of at most `len`, and sends what may be sent.
+    pub(super) fn write(&mut self, bytes: u32, len: u16) -> Vec<Sent> {
+        let mut left = bytes;
+        while left > 0 {
+            let now = left.min(u32::from(len)) as u16;
+            self.end.push_pattern(now);
+            left -= u32::from(now);
+        }
+        self.poll()
+    }
+
+    /// What the connection sends now.
+    pub(super) fn poll(&mut self) -> Vec<Sent> {
+        let mut sent = Vec::new();
+        let (now, space) = (self.now, self.end.space);
+        if self.end.with(|conn, _| conn.state()).is_synchronized() {
+            self.end.with(|conn, _| conn.set_receive_space(space));
+        }
+        while let Some(out) = self.end.with(|conn, env| conn.poll_transmit(now, env)) {
+            let offset = |seq: SeqNum, from: u32| i64::from(seq.distance_from(SeqNum(from + 1)) as i32);
+            sent.push(Sent {
+                at: offset(out.seq, ISS),
+                len: out.payload.as_ref().map_or(0, |payload| u32::from(payload.len)),
+                ack: offset(out.ack, IRS),
+                flags: out.flags,
+                window: out.window,
+                ecn: out.ecn,
+                retransmit: out.retransmit,
+                sack: out.sack.iter().map(|block| (offset(block.start, IRS), offset(block.end, IRS))).collect(),
+                ts: out.timestamps,
+            });
+            if let Some(payload) = out.payload {
+                let start = usize::from(payload.offset);
+                let bytes = &self.end.pool.bytes(&payload.frame)[start..start + usize::from(payload.len)];
+                assert_eq!(
+                    crate::checksum::sub(crate::checksum::sum(bytes), payload.sum) % 0xffff,
+                    0,
+                    "the cached sum"
+                );
+                self.end.pool.release(payload.frame);
+            }
+            assert!(sent.len() < 100_000, "it never stops sending");
+        }
+        sent
+    }
+
+    /// Takes a segment of the peer's; what is sent for it.
+    pub(super) fn say(&mut self, say: Say) -> Vec<Sent> {
+        self.take(say);
+        self.poll()
+    }
+
+    /// Takes a segment of the peer's, as one of a batch.
+    pub(super) fn take(&mut self, say: Say) -> Outcome {
+        let frame = (say.len > 0).then(|| {
+            let frame = self.end.pool.alloc_control().expect("a frame");
+            for at in 0..say.len {
+                self.end.pool.bytes_mut(&frame)[400 + at as usize] = pattern(u64::from(say.at + at));
+            }
+            frame
+        });
+        let sum = frame
+            .as_ref()
+            .map_or(0, |frame| crate::checksum::sum(&self.end.pool.bytes(frame)[400..400 + say.len as usize]));
+        let timestamps = self.end.with(|conn, _| conn.timestamps());
+        let now_ms = self.now.as_millis() as u32;
+        let ts = say.ts.or_else(|| timestamps.then_some(Timestamps { value: now_ms, echo: now_ms }));
+        let mut options = crate::options::TcpOptions { timestamps: ts, ..Default::default() };
+        for (start, end) in say.sack {
+            let block = SackBlock { start: SeqNum(ISS + 1 + start), end: SeqNum(ISS + 1 + end) };
+            options.sack.push(block);
+        }
+        let segment = SegmentIn {
+            flow: self.end.with(|conn, _| *conn.flow()),
+            seq: SeqNum(IRS.wrapping_add(1).wrapping_add(say.at)),
+            ack: SeqNum(ISS.wrapping_add(1).wrapping_add(say.ack)),
+            flags: say.flags,
+            window: say.window,
+            ecn: say.ecn,
+            options,
+            payload_offset: 400,
+            payload_len: say.len as u16,
+            payload_sum: sum,
+        };
+        let (now, mut out) = (self.now, RxQueue::new());
+        let outcome = self.end.with(|conn, env| conn.on_segment(now, &segment, frame, &mut out, env));
+        self.end.outcome |= outcome;
+        self.end.read_all(out);
+        outcome
+    }
+
+    /// Lets time pass, running what comes due; what is sent meanwhile.
+    pub(super) fn wait(&mut self, span: Duration) -> Vec<Sent> {
+        let end = self.now + span;
+        let mut sent = Vec::new();
+        for _ in 0..100_000 {
+            let Some(due) = self.end.with(|conn, _| conn.next_deadline()).filter(|&due| due <= end) else { break };
+            self.now = self.now.max(due);
+            let now = self.now;
+            let outcome = self.end.with(|conn, env| conn.on_timer(now, env));
+            self.end.outcome |= outcome;
+            sent.extend(self.poll());
+        }
+        self.now = end;
+        sent
+    }
+
+    pub(super) fn count(&self, counter: crate::Counter) -> u64 {
+        self.end.counters.get(counter)
+    }
+
+    pub(super) fn cwnd(&mut self) -> u32 {
+        self.end.with(|conn, _| conn.cwnd())
+    }
+
+    /// Releases everything and checks that no frame stayed behind.
+    pub(super) fn finish(mut self) {
+        self.end.with(|conn, env| conn.release(env));
+        assert_eq!(self.end.pool.in_use(), 0, "frames leaked");
+    }
+}
+
+/// Offset and length of what was sent.
+pub(super) fn spans(sent: &[Sent]) -> Vec<(i64, u32)> {
+    sent.iter().map(|sent| (sent.at, sent.len)).collect()
 }

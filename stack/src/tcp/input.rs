@@ -8,7 +8,7 @@ use crate::env::Env;
 use crate::frame::FrameId;
 use crate::segment::RxQueue;
 use crate::time::Instant;
-use crate::wire::{IcmpIn, IcmpKind, SegmentIn, TcpFlags};
+use crate::wire::{Ecn, IcmpIn, IcmpKind, SegmentIn, TcpFlags};
 
 /// Timestamps older than this say nothing any more (RFC 7323 §5.5).
 const PAWS_IDLE: crate::time::Duration = crate::time::Duration::from_secs(24 * 24 * 3600);
@@ -23,8 +23,6 @@ impl Conn<'_> {
         out: &mut RxQueue,
         env: &mut Env<'_>,
     ) -> Outcome {
-        self.cold.heard_at = now;
-        self.cold.keepalives = 0;
         let was = self.hot.state;
         let checked = match self.hot.state {
             State::Closed => Err(Outcome::empty()),
@@ -33,18 +31,21 @@ impl Conn<'_> {
         };
         let mut outcome = match checked {
             Ok(outcome) => outcome,
-            Err(mut outcome) => {
+            Err(outcome) => {
                 if let Some(frame) = frame {
                     env.pool.release(frame);
                 }
-                // Old data may bring the acknowledgment of our FIN.
-                if self.hot.state != was {
-                    outcome |= self.closing_outcome(now);
-                }
-                return outcome;
+                // Outside the window, too, an acknowledgment may be what the end of the connection waited for.
+                return if self.hot.state == was { outcome } else { outcome | self.closing_outcome(now) };
             }
         };
         outcome |= Outcome::ACCEPTED;
+        self.cold.heard_at = now;
+        self.cold.keepalives = 0;
+        let marked = segment.ecn == Ecn::Ce || segment.flags.contains(TcpFlags::CWR);
+        if marked && self.hot.flags.contains(ConnFlags::ECN) && !segment.flags.contains(TcpFlags::SYN) {
+            self.receive_ecn(segment, env);
+        }
         outcome |= self.on_acknowledgment(now, segment, env);
         if segment.seq_len() > 0 && !segment.flags.contains(TcpFlags::SYN) || frame.is_some() {
             outcome |= self.receive(segment, frame, out, env);
@@ -194,8 +195,9 @@ impl Conn<'_> {
             let rtt = now_us.wrapping_sub(self.cold.handshake.first_sent_us);
             self.cold.rtt.sample(rtt, now.as_millis() as u32, 1, &self.cold.config);
         } else {
-            // RFC 6298 §5.7: after a lost SYN data starts with a timeout of three seconds; ours is not lowered.
-            self.hot.cwnd = u32::from(self.hot.snd_mss);
+            // RFC 5681 §3.1, RFC 6928 §2: after a SYN that was lost the first window is one segment.
+            self.hot.cwnd = u32::from(self.hot.smss);
+            self.cold.rtt.after_lost_syn();
         }
         self.cold.rtt.backoff = 0;
         self.cold.timeouts = 0;
@@ -233,6 +235,7 @@ impl Conn<'_> {
         }
         // Simultaneous open: answer with SYN+ACK of our own.
         self.take_peer_syn(now, &peer, PeerSyn::Syn);
+        self.cold.accepting = Some(peer);
         self.hot.state = State::SynReceived;
         self.hot.flags |= ConnFlags::SYN_QUEUED;
         Err(Outcome::empty())
@@ -268,7 +271,7 @@ impl Conn<'_> {
             env.counters.inc(Counter::IcmpIgnored);
             return Outcome::empty();
         }
-        self.hot.snd_mss = mss;
+        self.set_segment_size(mss);
         // What is in flight was too big: it is sent again in smaller pieces, and that is no sign of congestion.
         let payload = self.segment_payload();
         for index in 0..self.cold.ring.sent_len() {

@@ -7,18 +7,25 @@
 
 use bitflags::bitflags;
 
+mod ack;
 mod cc;
 mod close;
 mod config;
 mod conn;
+mod ecn;
 mod handshake;
 mod input;
 mod output;
+mod pacing;
+mod rack;
 mod receive;
 mod recovery;
 mod rtt;
 mod send;
 mod table;
+mod timers;
+mod undo;
+mod window;
 
 pub use close::TimeWaitRecord;
 pub use config::{CcKind, Coupling, TcpConfig};

@@ -1,7 +1,9 @@
 //! What a connection sends next: SYN, lost segments, new ones, FIN, probes, acknowledgments.
 
 use super::config::QUICK_ACKS;
-use super::conn::{Conn, ConnFlags};
+use super::conn::{Conn, ConnFlags, TimerKind};
+use super::rack::Probe;
+use super::undo::Frto;
 use super::{Offer, State};
 use crate::counters::Counter;
 use crate::env::Env;
@@ -9,7 +11,7 @@ use crate::options::Timestamps;
 use crate::segment::TxFlags;
 use crate::seq::SeqNum;
 use crate::time::Instant;
-use crate::wire::{Ecn, Outgoing, PayloadOut, TcpFlags};
+use crate::wire::{Outgoing, PayloadOut, TcpFlags};
 
 /// Segments after which an acknowledgment is due (RFC 9293 §3.8.6.3).
 const ACK_EVERY: u8 = 2;
@@ -38,6 +40,9 @@ impl Conn<'_> {
             self.hot.flags.contains(ConnFlags::ACK_NOW).then(|| self.segment(now, self.hot.snd_nxt, TcpFlags::ACK))
         });
         self.arm(now);
+        if out.is_none() {
+            self.arm_persist(now);
+        }
         out
     }
 
@@ -54,10 +59,14 @@ impl Conn<'_> {
         let rto = self.cold.rtt.rto(&self.cold.config);
         self.cold.rtt.backoff = self.cold.rtt.backoff.saturating_add(1);
         self.hot.rto_at = now + rto;
+        // RFC 3168 §6.1.1.1: a SYN that asks for ECN and is not answered is sent again without.
+        let again = handshake.sent > 1;
         if !accepting {
-            return offer.syn(self.cold.iss, now);
+            return Offer { ecn: offer.ecn && !again, ..offer }.syn(self.cold.iss, now);
         }
-        let mut out = self.segment(now, self.cold.iss, TcpFlags::SYN | TcpFlags::ACK);
+        let mut flags = TcpFlags::SYN | TcpFlags::ACK;
+        flags.set(TcpFlags::ECE, self.hot.flags.contains(ConnFlags::ECN));
+        let mut out = self.segment(now, self.cold.iss, flags);
         out.window = offer.rcv_wnd.min(0xffff) as u16;
         let mut options = offer.options();
         if let Some(peer) = &self.cold.accepting {
@@ -80,36 +89,52 @@ impl Conn<'_> {
                 return Some(out);
             }
         }
-        if let Some(index) = self.cold.ring.next_lost(0) {
-            let len = self.cold.ring.get(index).map_or(0, |segment| u32::from(segment.len));
-            // RFC 6298 §5.4: with nothing in flight the earliest segment always goes.
-            if in_flight > 0 && in_flight + len > self.hot.cwnd {
-                return None;
-            }
-            return self.resend(now, index, env);
+        if self.must_wait(now) {
+            return None;
+        }
+        if self.cold.ring.lost > 0 && self.cold.frto != Frto::Second {
+            return self.resend_lost(now, in_flight, env);
         }
         self.send_new(now, in_flight, env)
     }
 
+    #[cold]
+    fn resend_lost(&mut self, now: Instant, in_flight: u32, env: &mut Env<'_>) -> Option<Outgoing> {
+        let index = self.cold.ring.next_lost()?;
+        let segment = self.cold.ring.get(index)?;
+        // RFC 6298 §5.4: with nothing in flight the earliest segment always goes.
+        if in_flight > 0 && in_flight + u32::from(segment.len.min(self.hot.smss)) > self.hot.cwnd {
+            return None;
+        }
+        // RFC 9293 §3.8.6: of what a window no longer covers that was shrunk, only the first is sent again.
+        let shared = self.hot.flags.contains(ConnFlags::SHARED_WINDOW);
+        if index > 0 && !shared && segment.end().after(self.hot.snd_una + self.hot.snd_wnd) {
+            return None;
+        }
+        self.resend(now, index, env)
+    }
+
     /// RFC 8985 §7.3: new data if the window takes it, else the last segment again.
     fn tail_probe(&mut self, now: Instant, env: &mut Env<'_>) -> Option<Outgoing> {
+        self.hot.rto_at = Instant::MAX;
         if self.cold.ring.unsent > 0
             && let Some(out) = self.send_new(now, 0, env)
         {
+            self.cold.probe = Some(Probe { end: self.hot.snd_nxt, retransmission: false });
             return Some(out);
         }
         let last = self.cold.ring.sent_len().checked_sub(1)?;
+        self.cold.probe = Some(Probe { end: self.hot.snd_nxt, retransmission: true });
         self.resend(now, last, env)
     }
 
     fn resend(&mut self, now: Instant, index: usize, env: &mut Env<'_>) -> Option<Outgoing> {
-        if !self.cold.ring.split(index, self.segment_payload(), env) {
-            return None;
-        }
-        self.cold.ring.mark_resent(index, now.as_micros() as u32);
+        self.cold.ring.split(index, self.hot.smss, env);
+        self.cold.ring.mark_resent(index, now.as_micros() as u32, env);
         self.cold.retransmits += 1;
         env.counters.inc(Counter::TcpRetransmits);
-        self.data(now, index, env).map(|mut out| {
+        self.note_retransmission(now);
+        self.data(now, index, TcpFlags::ACK, env).map(|mut out| {
             out.retransmit = true;
             out
         })
@@ -117,37 +142,53 @@ impl Conn<'_> {
 
     fn send_new(&mut self, now: Instant, in_flight: u32, env: &mut Env<'_>) -> Option<Outgoing> {
         let index = self.cold.ring.sent_len();
-        let segment = self.cold.ring.get(index)?;
-        let (seq, len, payload) = (segment.seq, segment.len, self.segment_payload());
-        let mut len = len.min(payload);
-        if in_flight > 0 && in_flight + u32::from(len) > self.hot.cwnd {
+        let Some(segment) = self.cold.ring.get(index) else {
+            self.hot.flags.remove(ConnFlags::CWND_LIMITED);
+            return None;
+        };
+        let (seq, whole) = (segment.seq, segment.len);
+        let mut len = whole.min(self.hot.smss);
+        if in_flight == 0 {
+            self.begin_flight(now);
+        } else if in_flight + u32::from(len) > self.hot.cwnd {
+            self.hot.flags |= ConnFlags::CWND_LIMITED;
             return None;
         }
-        if !self.hot.flags.contains(ConnFlags::SHARED_WINDOW) {
-            let edge = self.hot.snd_una + self.hot.snd_wnd;
-            let room = edge.saturating_distance_from(seq);
-            if room < u32::from(len) {
-                // RFC 9293 §3.8.6.2.1: part of a segment goes only when nothing else is under way, or it is large.
-                let worth = room > 0 && (in_flight == 0 || room >= u32::from(payload / 2));
-                if !worth {
-                    return None;
-                }
-                len = room as u16;
-            }
-        }
-        if !self.cold.ring.split(index, len, env) {
+        len = self.fit_peer_window(seq, len, in_flight);
+        if len == 0 {
             return None;
+        }
+        if len < whole {
+            self.cold.ring.split(index, len, env);
         }
         self.cold.ring.mark_sent(now.as_micros() as u32);
-        if self.cold.ring.sent_len() == 1 {
-            self.cold.progress_at = now;
+        if self.cold.timer != TimerKind::Retransmit {
+            // RFC 8985 §7.2: a probe is due so long after the last data, not after the first. A window that was closed is
+            // open.
+            self.hot.rto_at = Instant::MAX;
         }
         self.hot.snd_nxt = self.hot.snd_nxt.max(seq + u32::from(len));
-        self.data(now, index, env)
+        let mut flags = TcpFlags::ACK;
+        let ecn = self.mark_new_data(&mut flags);
+        let mut out = self.data(now, index, flags, env)?;
+        out.ecn = ecn;
+        Some(out)
+    }
+
+    /// Nothing is in flight, and now there will be.
+    fn begin_flight(&mut self, now: Instant) {
+        if self.cold.ring.sent_len() > 0 {
+            return;
+        }
+        let idle = now.since(self.cold.progress_at);
+        if idle > self.cold.rtt.rto(&self.cold.config) && !self.in_recovery() {
+            self.restart_after_idle(idle);
+        }
+        self.cold.progress_at = now;
     }
 
     /// The segment at `index` of the send ring.
-    fn data(&mut self, now: Instant, index: usize, env: &mut Env<'_>) -> Option<Outgoing> {
+    fn data(&mut self, now: Instant, index: usize, mut flags: TcpFlags, env: &mut Env<'_>) -> Option<Outgoing> {
         let segment = self.cold.ring.get(index)?;
         let payload = PayloadOut {
             frame: env.pool.share(&segment.frame),
@@ -155,15 +196,17 @@ impl Conn<'_> {
             len: segment.len,
             sum: segment.sum,
         };
-        let (seq, dsn, len) = (segment.seq, segment.dsn, u32::from(segment.len));
+        let (seq, dsn, len) = (segment.seq, segment.dsn, segment.len);
         let mapped = segment.flags.contains(TxFlags::MAPPED);
-        let last = segment.end() == self.hot.snd_end;
-        let mut flags = TcpFlags::ACK;
-        flags.set(TcpFlags::PSH, last);
+        flags.set(TcpFlags::PSH, segment.end() == self.hot.snd_end);
         if self.hot.flags.contains(ConnFlags::RECOVERY) {
-            self.cold.prr_out = self.cold.prr_out.saturating_add(len);
+            self.cold.prr.out = self.cold.prr.out.saturating_add(u32::from(len));
         }
-        let mut out = self.segment(now, seq, flags);
+        self.pace(now, len);
+        // Full segments have no room for SACK blocks: what is to be reported goes on an ACK of its own, after the data.
+        let report = self.hot.flags.contains(ConnFlags::ACK_NOW) && self.cold.ooo.has_report();
+        let mut out = self.header(now, seq, flags);
+        self.hot.flags.set(ConnFlags::ACK_NOW, report);
         out.payload = Some(payload);
         out.dsn = dsn;
         out.mapped = mapped;
@@ -205,18 +248,25 @@ impl Conn<'_> {
         Some(self.segment(now, self.hot.snd_una - 1, TcpFlags::ACK))
     }
 
-    /// A segment with everything that every segment has; it acknowledges what there is to acknowledge.
+    /// A segment without payload: it says everything there is to say of the peer's data.
     fn segment(&mut self, now: Instant, seq: SeqNum, flags: TcpFlags) -> Outgoing {
+        let mut out = self.header(now, seq, flags);
+        if self.cold.ooo.has_report() || self.hot.acks_due > 0 {
+            self.report(&mut out);
+        }
+        out
+    }
+
+    /// What every segment has; it acknowledges what arrived in order.
+    #[inline]
+    fn header(&mut self, now: Instant, seq: SeqNum, mut flags: TcpFlags) -> Outgoing {
+        flags.set(TcpFlags::ECE, flags.contains(TcpFlags::ECE) || self.hot.flags.contains(ConnFlags::ECHO_MARK));
         let mut out = Outgoing::bare(seq, self.hot.rcv_nxt, flags);
-        out.ecn = Ecn::NotEct;
         out.window = self.window_field();
         let hot = &mut *self.hot;
         if hot.flags.contains(ConnFlags::TIMESTAMPS) {
             let value = (now.as_millis() as u32).wrapping_add(hot.ts_offset);
             out.timestamps = Some(Timestamps { value, echo: hot.ts_recent });
-        }
-        if hot.flags.contains(ConnFlags::SACK) {
-            out.sack = self.cold.ooo.take_blocks();
         }
         hot.flags.remove(ConnFlags::ACK_NOW);
         hot.unacked = 0;
@@ -225,28 +275,31 @@ impl Conn<'_> {
         out
     }
 
-    /// The window field, and the edge that it shows the peer (RFC 9293 §3.8.6.2.2: never moved left, nor by crumbs).
-    fn window_field(&mut self) -> u16 {
-        let hot = &mut *self.hot;
-        let scale = u32::from(hot.rcv_scale);
-        let largest = 0xffff_u32 << scale;
-        if hot.flags.contains(ConnFlags::SHARED_WINDOW) {
-            let field = hot.rcv_space.min(largest) >> scale;
-            hot.rcv_edge = hot.rcv_edge.max(hot.rcv_nxt + (field << scale));
-            return field as u16;
+    /// SACK blocks, by the room that there is (RFC 2018 §3): behind timestamps, behind those and a 64-bit DATA_ACK.
+    #[cold]
+    fn report(&mut self, out: &mut Outgoing) {
+        if !self.hot.flags.contains(ConnFlags::SACK) {
+            // RFC 5681 §4.2: an acknowledgment for each segment beyond a gap, also of those that came together.
+            self.hot.acks_due = self.hot.acks_due.saturating_sub(1);
+            self.hot.flags.set(ConnFlags::ACK_NOW, self.hot.acks_due > 0);
+            return;
         }
-        let shown = hot.rcv_edge.saturating_distance_from(hot.rcv_nxt);
-        let space = hot.rcv_space.min(largest);
-        let mss = u32::from(hot.snd_mss);
-        let step = mss.min(space / 2).max(1);
-        let field = if space >= shown.saturating_add(step) {
-            (space >> scale).max(shown.div_ceil(1 << scale))
-        } else {
-            shown.div_ceil(1 << scale)
+        let timestamps = self.hot.flags.contains(ConnFlags::TIMESTAMPS);
+        let room = match (self.hot.flags.contains(ConnFlags::SHARED_WINDOW), timestamps) {
+            (false, false) => 4,
+            (false, true) => 3,
+            (true, false) => 2,
+            (true, true) => 1,
         };
-        let field = field.min(0xffff);
-        hot.rcv_edge = hot.rcv_edge.max(hot.rcv_nxt + (field << scale));
-        field as u16
+        out.sack = self.cold.ooo.take_blocks(room);
+        if self.cold.ooo.has_news() {
+            self.hot.flags |= ConnFlags::ACK_NOW;
+        }
+    }
+
+    /// The timestamp of a segment that is sent now (RFC 7323 §5.4).
+    pub(super) fn ts_value(&self, now: Instant) -> u32 {
+        (now.as_millis() as u32).wrapping_add(self.hot.ts_offset)
     }
 
     /// Decides when what was received is acknowledged (RFC 9293 §3.8.6.3, RFC 5681 §4.2).
@@ -260,7 +313,7 @@ impl Conn<'_> {
             hot.quick_acks = hot.quick_acks.saturating_sub(1);
             hot.flags |= ConnFlags::ACK_NOW;
         } else if hot.ack_at == Instant::MAX {
-            hot.ack_at = now + super::config::DELAYED_ACK;
+            hot.ack_at = now + self.cold.config.delayed_ack;
         }
     }
 }

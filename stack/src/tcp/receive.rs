@@ -14,12 +14,18 @@ use crate::segment::{RxQueue, RxSegment};
 use crate::seq::SeqNum;
 use crate::wire::{SegmentIn, TcpFlags};
 
+/// Most acknowledgments that one batch of segments beyond a gap is answered with, for peers that count duplicates: three
+/// show the loss, the others that segments leave the network.
+const MAX_ACKS_DUE: u8 = 16;
+
 /// Segments beyond a gap, in sequence order and without overlap.
 #[derive(Debug, Default)]
 pub(super) struct OutOfOrder {
     ring: Ring<RxSegment>,
     /// Blocks to report, most recent first.
     blocks: ArrayVec<SackBlock, SACK_MEMORY>,
+    /// So many of them, from the first, have changed since they were last reported.
+    news: u8,
     /// A duplicate to report once, before all blocks.
     duplicate: Option<SackBlock>,
     /// Where the peer's FIN stands, once it was seen.
@@ -43,29 +49,64 @@ impl OutOfOrder {
             env.pool.release(segment.frame);
         }
         self.blocks.clear();
+        self.news = 0;
     }
 
-    /// The blocks of the next ACK: a duplicate first (RFC 2883 §4), then the most recent ones.
-    pub(super) fn take_blocks(&mut self) -> SackBlocks {
+    /// True when an ACK has anything to report.
+    #[inline]
+    pub(super) fn has_report(&self) -> bool {
+        !self.blocks.is_empty() || self.duplicate.is_some()
+    }
+
+    /// True when blocks have changed that no ACK has reported yet.
+    pub(super) fn has_news(&self) -> bool {
+        self.news > 0
+    }
+
+    /// The blocks of the next ACK, at most `room`: a duplicate first, with the block that it lies in behind it (RFC 2883
+    /// §4), then the most recent ones. When more have changed than fit, the older of them go first and the next ACK has
+    /// the others, as if each segment had been answered on its own.
+    pub(super) fn take_blocks(&mut self, room: usize) -> SackBlocks {
         let mut report = SackBlocks::new();
         report.extend(self.duplicate.take());
-        report.extend(self.blocks.iter().copied().take(report.remaining_capacity()));
+        let around =
+            report.first().and_then(|duplicate| self.blocks.iter().find(|block| holds(block, duplicate)).copied());
+        report.extend(around.filter(|_| room > 1));
+        let left = room.saturating_sub(report.len());
+        let from = usize::from(self.news).saturating_sub(left);
+        for block in self.blocks.iter().skip(from) {
+            if report.len() < room.min(report.capacity()) && around != Some(*block) {
+                report.push(*block);
+            }
+        }
+        self.news = if left == 0 { self.news } else { from as u8 };
         report
     }
 
     fn remember(&mut self, start: SeqNum, end: SeqNum) {
         let mut merged = SackBlock { start, end };
+        let mut index = 0;
+        let mut news = self.news;
         self.blocks.retain(|block| {
             let apart = block.end.before(merged.start) || merged.end.before(block.start);
             if !apart {
                 merged = SackBlock { start: merged.start.min(block.start), end: merged.end.max(block.end) };
+                news -= u8::from(index < self.news);
             }
+            index += 1;
             apart
         });
         if self.blocks.is_full() {
             self.blocks.pop();
         }
         self.blocks.insert(0, merged);
+        self.news = (news + 1).min(self.blocks.len() as u8);
+    }
+
+    /// Forgets what lies before `rcv_nxt`.
+    fn forget_before(&mut self, rcv_nxt: SeqNum) {
+        self.blocks.retain(|block| block.end.after(rcv_nxt));
+        self.news = self.news.min(self.blocks.len() as u8);
     }
 
     /// Puts a segment in its place, without what is there already. What is there wins: it may have been reported.
@@ -74,14 +115,20 @@ impl OutOfOrder {
         let (start, end) = (segment.seq, segment.end());
         if let Some(before) = index.checked_sub(1).and_then(|before| self.ring.get(before)) {
             let covered = before.end().saturating_distance_from(segment.seq);
+            if covered > 0 {
+                // RFC 2883 §4.2.1: the first run of data that was there already.
+                self.duplicate = Some(SackBlock { start, end: before.end().min(end) });
+            }
             if !trim_head(&mut segment, covered, env) {
-                self.duplicate = Some(SackBlock { start, end });
                 env.pool.release(segment.frame);
                 return false;
             }
         }
         // Segments that the new one covers whole give way; one that it only touches cuts its tail.
         while let Some(next) = self.ring.get(index) {
+            if next.seq.before(end) {
+                self.duplicate.get_or_insert(SackBlock { start: next.seq, end: next.end().min(end) });
+            }
             if next.end().after(segment.end()) {
                 let keep = next.seq.saturating_distance_from(segment.seq);
                 trim_tail(&mut segment, keep, env);
@@ -100,15 +147,23 @@ impl OutOfOrder {
         true
     }
 
-    /// RFC 2018 §8: the highest segment is given up to make room.
+    /// RFC 2018 §8: the highest segment is given up to make room, and no longer reported.
     fn evict_highest(&mut self, env: &mut Env<'_>) {
-        if let Some(segment) = self.ring.pop_back(env.rx_rings) {
-            env.counters.inc(Counter::TcpReneged);
-            let start = segment.seq;
-            env.pool.release(segment.frame);
-            self.blocks.retain(|block| block.end.at_or_before(start));
+        let Some(segment) = self.ring.pop_back(env.rx_rings) else { return };
+        env.counters.inc(Counter::TcpReneged);
+        let start = segment.seq;
+        env.pool.release(segment.frame);
+        for block in &mut self.blocks {
+            block.end = block.end.min(start);
         }
+        self.blocks.retain(|block| block.start.before(block.end));
+        self.news = self.news.min(self.blocks.len() as u8);
     }
+}
+
+/// True when `block` has all of `part`.
+fn holds(block: &SackBlock, part: &SackBlock) -> bool {
+    block.start.at_or_before(part.start) && block.end.at_or_after(part.end)
 }
 
 /// Takes `cut` bytes off the segment's head; false when nothing is left of it.
@@ -219,6 +274,9 @@ impl Conn<'_> {
         env.counters.inc(Counter::TcpOutOfOrder);
         // RFC 5681 §4.2: a segment beyond a gap is acknowledged at once.
         self.hot.flags |= ConnFlags::ACK_NOW;
+        if !self.hot.flags.contains(ConnFlags::SACK) {
+            self.hot.acks_due = (self.hot.acks_due + 1).min(MAX_ACKS_DUE);
+        }
         let ooo = &mut self.cold.ooo;
         if ooo.len() >= usize::from(self.cold.config.max_ooo_frames) || env.pool.available() == 0 {
             if ooo.ring.back().is_some_and(|last| rx.seq.before(last.seq)) {
@@ -253,8 +311,7 @@ impl Conn<'_> {
                     env.pool.release(next.frame);
                 }
             }
-            let rcv_nxt = hot.rcv_nxt;
-            cold.ooo.blocks.retain(|block| block.end.after(rcv_nxt));
+            cold.ooo.forget_before(hot.rcv_nxt);
         }
         cold.bytes_received += u64::from(hot.rcv_nxt.distance_from(before));
         // What was delivered is the owner's now; until it says otherwise the window shrinks by it.

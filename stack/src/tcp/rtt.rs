@@ -2,7 +2,7 @@
 
 use crate::time::Duration;
 
-use super::config::{INITIAL_RTO, TcpConfig};
+use super::config::{INITIAL_RTO, RTO_AFTER_LOST_SYN, TcpConfig};
 
 /// How long the minimum RTT is believed, in milliseconds (RFC 8985 §6.2 step 1 asks for a windowed minimum).
 const MIN_RTT_WINDOW_MS: u32 = 300_000;
@@ -10,10 +10,10 @@ const MIN_RTT_WINDOW_MS: u32 = 300_000;
 /// The estimator of one connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Rtt {
-    /// Smoothed RTT in microseconds; zero before the first sample.
-    pub srtt_us: u32,
-    /// Mean deviation in microseconds.
-    pub rttvar_us: u32,
+    /// Smoothed RTT in nanoseconds, so that small gains lose nothing; zero before the first sample.
+    srtt_ns: u64,
+    /// Mean deviation in nanoseconds.
+    rttvar_ns: u64,
     /// The least RTT of the last minutes, in microseconds; `u32::MAX` before the first sample.
     pub min_us: u32,
     /// When `min_us` was measured, in milliseconds.
@@ -27,8 +27,8 @@ pub(super) struct Rtt {
 impl Default for Rtt {
     fn default() -> Self {
         Self {
-            srtt_us: 0,
-            rttvar_us: 0,
+            srtt_ns: 0,
+            rttvar_ns: 0,
             min_us: u32::MAX,
             min_at_ms: 0,
             rto_us: INITIAL_RTO.as_micros() as u32,
@@ -45,26 +45,32 @@ impl Rtt {
             self.min_us = rtt;
             self.min_at_ms = now_ms;
         }
-        if self.srtt_us == 0 {
+        let rtt_ns = u64::from(rtt) * 1_000;
+        if self.srtt_ns == 0 {
             // RFC 6298 §2.2.
-            self.srtt_us = rtt;
-            self.rttvar_us = rtt / 2;
+            self.srtt_ns = rtt_ns;
+            self.rttvar_ns = rtt_ns / 2;
         } else {
             let n = i64::from(samples_per_rtt.max(1));
-            let (srtt, var) = (i64::from(self.srtt_us), i64::from(self.rttvar_us));
-            let error = i64::from(rtt) - srtt;
+            let (srtt, var) = (self.srtt_ns as i64, self.rttvar_ns as i64);
+            let error = rtt_ns as i64 - srtt;
             // RFC 6298 §2.3 with the gains of RFC 7323 appendix G: alpha = 1/8, beta = 1/4, divided among the samples.
-            let var = var + (error.abs() - var) / (4 * n);
-            let srtt = srtt + error / (8 * n);
-            self.srtt_us = srtt.clamp(1, i64::from(u32::MAX)) as u32;
-            self.rttvar_us = var.clamp(1, i64::from(u32::MAX)) as u32;
+            self.rttvar_ns = (var + (error.abs() - var) / (4 * n)).max(1) as u64;
+            self.srtt_ns = (srtt + error / (8 * n)).max(1) as u64;
         }
-        let spread = u64::from(self.rttvar_us) * 4;
         // RFC 6298 §2.4 asks for at least one second; like every stack in use we take a floor on the spread instead,
         // so that a delayed ACK of the peer does not look like a loss.
-        let rto = u64::from(self.srtt_us) + spread.max(config.min_rto.as_micros());
+        let rto = self.srtt_ns / 1_000 + (self.rttvar_ns * 4 / 1_000).max(config.min_rto.as_micros());
         self.rto_us = rto.min(config.max_rto.as_micros()).min(u64::from(u32::MAX)) as u32;
+        // RFC 6298 §5: the backoff lasts until a segment that was sent once is measured.
         self.backoff = 0;
+    }
+
+    /// RFC 6298 §5.7: after a SYN that was lost, and with nothing measured, data starts with three seconds.
+    pub(super) fn after_lost_syn(&mut self) {
+        if self.srtt_ns == 0 {
+            self.rto_us = RTO_AFTER_LOST_SYN.as_micros() as u32;
+        }
     }
 
     /// The retransmission timeout, backoff included (RFC 6298 §5.5).
@@ -75,7 +81,12 @@ impl Rtt {
 
     /// Smoothed RTT; zero before the first sample.
     pub(super) fn srtt(&self) -> Duration {
-        Duration::from_micros(u64::from(self.srtt_us))
+        Duration::from_nanos(self.srtt_ns)
+    }
+
+    /// Smoothed RTT in microseconds; zero before the first sample.
+    pub(super) fn srtt_us(&self) -> u32 {
+        (self.srtt_ns / 1_000).min(u64::from(u32::MAX)) as u32
     }
 
     /// The least RTT, or `fallback` before the first sample.

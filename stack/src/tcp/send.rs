@@ -1,5 +1,8 @@
 //! The send ring, which is also the scoreboard: unsent, in flight, sacked, lost, sent again.
 
+use arrayvec::ArrayVec;
+
+use crate::checksum;
 use crate::env::Env;
 use crate::options::SackBlock;
 use crate::ring::Ring;
@@ -14,10 +17,18 @@ pub(super) struct SendRing {
     sent: u32,
     /// Bytes queued and not sent.
     pub unsent: u32,
-    /// Bytes that the peer reported by SACK.
+    /// Bytes that the peer reported by SACK; without SACK, what its duplicate ACKs stand for.
     pub sacked: u32,
+    /// Segments that the peer reported by SACK.
+    pub sacked_segments: u32,
     /// Bytes given up and not sent again yet.
     pub lost: u32,
+    /// No segment before this index is lost.
+    lost_hint: u32,
+    /// RFC 8985 §6.2 step 3: the highest sequence number known to have arrived.
+    fack: SeqNum,
+    /// The blocks of the last ACK that had any: what they cover need not be looked at again.
+    reported: ArrayVec<SackBlock, 4>,
 }
 
 /// What an acknowledgment freed.
@@ -25,29 +36,65 @@ pub(super) struct SendRing {
 pub(super) struct Freed {
     /// Bytes that were not known to have arrived before.
     pub bytes: u32,
-    /// When the latest segment among them was sent, unless it was sent more than once.
+    /// When the latest segment among them that was sent only once was sent.
     pub sent_us: Option<u32>,
-    /// The latest transmission among all of them, retransmissions included, and the segment's end.
+    /// The latest transmission that is believed to have arrived, and the segment's end.
     pub newest: Option<(u32, SeqNum)>,
     /// A segment that had been sent again is among them.
     pub retransmitted: bool,
+    /// A segment that was sent only once arrived after a later one.
+    pub reordered: bool,
+    /// The end of the first segment among them that was sent only once.
+    pub original: Option<SeqNum>,
+    now_us: u32,
+    min_rtt_us: u32,
+    /// How old the transmission is that the peer's timestamp echoes.
+    echo_age_us: Option<u32>,
 }
 
 impl Freed {
-    fn note(&mut self, segment: &TxSegment) {
-        let again = segment.flags.contains(TxFlags::RETRANSMITTED);
-        self.retransmitted |= again;
-        if !again {
+    /// Nothing yet. `min_rtt_us` and the age of the echoed timestamp tell a retransmission that arrived from an original
+    /// that only came late.
+    pub(super) fn new(now_us: u32, min_rtt_us: u32, echo_age_us: Option<u32>) -> Self {
+        Self { now_us, min_rtt_us, echo_age_us, ..Self::default() }
+    }
+
+    #[inline]
+    fn note(&mut self, segment: &TxSegment, fack: SeqNum) {
+        if segment.flags.contains(TxFlags::RETRANSMITTED) {
+            self.retransmitted = true;
+            if !self.believes(segment) {
+                return;
+            }
+        } else {
             self.sent_us = Some(segment.sent_us);
+            self.reordered |= segment.end().before(fack);
+            self.original.get_or_insert(segment.end());
         }
         let newer = |held: (u32, SeqNum)| (segment.sent_us.wrapping_sub(held.0) as i32) >= 0;
         if self.newest.is_none_or(newer) {
             self.newest = Some((segment.sent_us, segment.end()));
         }
     }
+
+    /// RFC 8985 §6.2 step 2: a retransmission that would have been faster than ever, or that the peer's timestamp does
+    /// not know of, is not what arrived.
+    #[cold]
+    fn believes(&self, segment: &TxSegment) -> bool {
+        let age = self.now_us.wrapping_sub(segment.sent_us);
+        age >= self.min_rtt_us && self.echo_age_us.is_none_or(|echo| echo <= age.saturating_add(TIMESTAMP_TICK_US))
+    }
 }
 
+/// Timestamps count milliseconds, and two clocks are cut off: so much they may be off.
+const TIMESTAMP_TICK_US: u32 = 2_000;
+
 impl SendRing {
+    /// An empty ring of a connection that starts at `iss`.
+    pub(super) fn new(iss: SeqNum) -> Self {
+        Self { fack: iss, ..Self::default() }
+    }
+
     /// Segments in the ring.
     pub(super) fn len(&self) -> usize {
         self.ring.len()
@@ -83,91 +130,109 @@ impl SendRing {
         self.sent += 1;
     }
 
-    /// Marks a lost segment as sent again.
-    pub(super) fn mark_resent(&mut self, index: usize, now_us: u32) {
+    /// Marks a segment as sent again.
+    pub(super) fn mark_resent(&mut self, index: usize, now_us: u32, env: &mut Env<'_>) {
         let Some(segment) = self.ring.get_mut(index) else { return };
         if segment.flags.contains(TxFlags::LOST) {
             self.lost -= u32::from(segment.len);
         }
-        segment.flags.remove(TxFlags::LOST);
+        if segment.flags.contains(TxFlags::RESUM) {
+            let start = usize::from(segment.offset);
+            let bytes = env.pool.bytes(&segment.frame).get(start..start + usize::from(segment.len));
+            segment.sum = checksum::sum(bytes.unwrap_or_default());
+        }
+        segment.flags.remove(TxFlags::LOST | TxFlags::RESUM);
         segment.flags |= TxFlags::RETRANSMITTED;
         segment.retransmits = segment.retransmits.saturating_add(1);
         segment.sent_us = now_us;
     }
 
-    /// Gives up one segment in flight.
-    pub(super) fn mark_lost(&mut self, index: usize) {
-        let Some(segment) = self.ring.get_mut(index) else { return };
-        if !segment.flags.intersects(TxFlags::LOST | TxFlags::SACKED) {
-            segment.flags |= TxFlags::LOST;
-            self.lost += u32::from(segment.len);
+    /// Gives up one segment in flight. True when it was not given up before.
+    pub(super) fn mark_lost(&mut self, index: usize) -> bool {
+        let Some(segment) = self.ring.get_mut(index) else { return false };
+        if segment.flags.intersects(TxFlags::LOST | TxFlags::SACKED) {
+            return false;
         }
+        segment.flags |= TxFlags::LOST;
+        self.lost += u32::from(segment.len);
+        self.lost_hint = self.lost_hint.min(index as u32);
+        true
     }
 
-    /// RFC 6298 §5.4 and RFC 2018 §5.1: after a timeout everything in flight counts as lost, what was reported by SACK
-    /// included when `forget_sack` (the first hole did not fill although it was there: the peer may have reneged).
-    pub(super) fn mark_all_lost(&mut self, forget_sack: bool) {
+    /// Takes back that anything was lost: it was only late.
+    pub(super) fn unmark_lost(&mut self) {
         for index in 0..self.sent as usize {
-            if forget_sack
-                && let Some(segment) = self.ring.get_mut(index)
-                && segment.flags.contains(TxFlags::SACKED)
-            {
-                segment.flags.remove(TxFlags::SACKED);
-                self.sacked -= u32::from(segment.len);
+            if let Some(segment) = self.ring.get_mut(index) {
+                segment.flags.remove(TxFlags::LOST);
             }
-            self.mark_lost(index);
         }
+        self.lost = 0;
     }
 
-    /// Index of the first lost segment from `from` on.
-    pub(super) fn next_lost(&self, from: usize) -> Option<usize> {
+    /// RFC 2018 §8: the peer has given up what it had reported, so that counts as in flight again.
+    pub(super) fn forget_sacks(&mut self) {
+        for index in 0..self.sent as usize {
+            if let Some(segment) = self.ring.get_mut(index) {
+                segment.flags.remove(TxFlags::SACKED);
+            }
+        }
+        (self.sacked, self.sacked_segments) = (0, 0);
+        self.reported.clear();
+    }
+
+    /// Index of the first lost segment.
+    pub(super) fn next_lost(&mut self) -> Option<usize> {
         if self.lost == 0 {
+            self.lost_hint = self.sent;
             return None;
         }
-        (from..self.sent as usize)
-            .find(|&index| self.ring.get(index).is_some_and(|segment| segment.flags.contains(TxFlags::LOST)))
+        let lost = |&index: &usize| self.ring.get(index).is_some_and(|segment| segment.flags.contains(TxFlags::LOST));
+        let found = (self.lost_hint as usize..self.sent as usize).find(lost);
+        self.lost_hint = found.map_or(self.sent, |index| index as u32);
+        found
     }
 
     /// Frees everything before `ack`; a segment that `ack` cuts loses its head.
-    pub(super) fn acknowledge(&mut self, ack: SeqNum, env: &mut Env<'_>) -> Freed {
-        let mut freed = Freed::default();
+    pub(super) fn acknowledge(&mut self, ack: SeqNum, freed: &mut Freed, env: &mut Env<'_>) {
+        let fack = self.fack;
+        let mut gone = 0;
         while let Some(front) = self.ring.front_mut() {
             if front.end().after(ack) || self.sent == 0 {
                 break;
             }
             let Some(segment) = self.ring.pop_front(env.tx_rings) else { break };
             self.sent -= 1;
+            gone += 1;
             let len = u32::from(segment.len);
             if segment.flags.contains(TxFlags::SACKED) {
                 self.sacked -= len;
+                self.sacked_segments -= 1;
             } else {
                 freed.bytes += len;
-                freed.note(&segment);
+                freed.note(&segment, fack);
             }
             if segment.flags.contains(TxFlags::LOST) {
                 self.lost -= len;
             }
             env.pool.release(segment.frame);
         }
-        self.trim_front(ack, env, &mut freed);
-        freed
+        self.lost_hint = self.lost_hint.saturating_sub(gone);
+        self.fack = fack.max(ack);
+        if self.sent > 0 && self.ring.front().is_some_and(|front| front.seq.before(ack)) {
+            self.trim_front(ack, freed);
+        }
     }
 
-    fn trim_front(&mut self, ack: SeqNum, env: &mut Env<'_>, freed: &mut Freed) {
-        if self.sent == 0 {
-            return;
-        }
+    /// The sum is left for the day when the rest is sent again: a peer that acknowledges byte by byte costs no more.
+    #[cold]
+    fn trim_front(&mut self, ack: SeqNum, freed: &mut Freed) {
         let Some(front) = self.ring.front_mut() else { return };
         let cut = ack.saturating_distance_from(front.seq).min(u32::from(front.len)) as u16;
-        if cut == 0 {
-            return;
-        }
         front.seq += u32::from(cut);
         front.dsn = front.dsn.wrapping_add(u64::from(cut));
         front.offset += cut;
         front.len -= cut;
-        let (start, end) = (usize::from(front.offset), usize::from(front.offset) + usize::from(front.len));
-        front.sum = crate::checksum::sum(env.pool.bytes(&front.frame).get(start..end).unwrap_or_default());
+        front.flags |= TxFlags::RESUM;
         if front.flags.contains(TxFlags::SACKED) {
             self.sacked -= u32::from(cut);
         } else {
@@ -178,15 +243,29 @@ impl SendRing {
         }
     }
 
-    /// Marks what `block` covers as arrived.
-    pub(super) fn sack(&mut self, block: SackBlock, freed: &mut Freed) {
-        let first = self.ring.partition_point(|segment| segment.seq.before(block.start));
+    /// Marks what the blocks of one acknowledgment cover as arrived.
+    #[cold]
+    pub(super) fn sack(&mut self, blocks: &[SackBlock], freed: &mut Freed) {
+        let fack = self.fack;
+        for &block in blocks {
+            self.sack_block(block, fack, freed);
+            self.fack = self.fack.max(block.end);
+        }
+        self.reported.clear();
+        self.reported.extend(blocks.iter().copied().take(4));
+    }
+
+    fn sack_block(&mut self, block: SackBlock, fack: SeqNum, freed: &mut Freed) {
+        // What grew since the last ACK begins where that one's block ended.
+        let known = |old: &&SackBlock| old.start == block.start && old.end.at_or_before(block.end);
+        let from = self.reported.iter().find(known).map_or(block.start, |old| old.end);
+        let first = self.ring.partition_point(|segment| segment.end().at_or_before(from));
         for index in first..self.sent as usize {
             let Some(segment) = self.ring.get_mut(index) else { return };
             if segment.end().after(block.end) {
                 return;
             }
-            if segment.flags.contains(TxFlags::SACKED) {
+            if segment.seq.before(block.start) || segment.flags.contains(TxFlags::SACKED) {
                 continue;
             }
             let len = u32::from(segment.len);
@@ -196,47 +275,49 @@ impl SendRing {
             }
             segment.flags |= TxFlags::SACKED;
             self.sacked += len;
+            self.sacked_segments += 1;
             freed.bytes += len;
-            freed.note(segment);
+            freed.note(segment, fack);
         }
     }
 
-    /// Cuts the segment at `index` after `len` bytes; the rest becomes a segment of its own in a frame of its own.
-    /// False when no frame is free.
-    pub(super) fn split(&mut self, index: usize, len: u16, env: &mut Env<'_>) -> bool {
-        let Some(segment) = self.ring.get(index) else { return false };
+    /// Cuts the segment at `index` after `len` bytes; the rest becomes a segment of its own in the same frame. So a peer
+    /// with a tiny segment size costs no more frames than the payload came in.
+    pub(super) fn split(&mut self, index: usize, len: u16, env: &mut Env<'_>) {
+        let Some(segment) = self.ring.get_mut(index) else { return };
         if len == 0 || segment.len <= len {
-            return true;
+            return;
         }
-        let Some(frame) = env.pool.alloc() else { return false };
-        let (offset, rest) = (crate::limits::PAYLOAD_OFFSET, segment.len - len);
-        let from = usize::from(segment.offset) + usize::from(len);
-        env.pool.copy(&segment.frame, from, &frame, offset, usize::from(rest));
-        let bytes = env.pool.bytes(&frame).get(offset..offset + usize::from(rest)).unwrap_or_default();
+        let start = usize::from(segment.offset);
+        let bytes = env.pool.bytes(&segment.frame);
+        let head_sum = checksum::sum(bytes.get(start..start + usize::from(len)).unwrap_or_default());
+        let tail_sum = if segment.flags.contains(TxFlags::RESUM) {
+            0
+        } else {
+            checksum::swap_if_odd(checksum::sub(segment.sum, head_sum), usize::from(len))
+        };
         let tail = TxSegment {
             dsn: segment.dsn.wrapping_add(u64::from(len)),
-            frame,
+            frame: env.pool.share(&segment.frame),
             seq: segment.seq + u32::from(len),
             sent_us: segment.sent_us,
-            offset: offset as u16,
-            len: rest,
-            sum: crate::checksum::sum(bytes),
+            offset: segment.offset + len,
+            len: segment.len - len,
+            sum: tail_sum,
             flags: segment.flags,
             retransmits: segment.retransmits,
         };
-        let start = usize::from(segment.offset);
-        let head = env.pool.bytes(&segment.frame).get(start..start + usize::from(len)).unwrap_or_default();
-        let head_sum = crate::checksum::sum(head);
-        if let Some(segment) = self.ring.get_mut(index) {
-            segment.len = len;
-            segment.sum = head_sum;
-        }
+        segment.len = len;
+        segment.sum = head_sum;
+        segment.flags.remove(TxFlags::RESUM);
         if index < self.sent as usize {
             self.sent += 1;
         }
+        if self.lost_hint as usize > index {
+            self.lost_hint += 1;
+        }
         env.counters.inc(crate::Counter::TxSplits);
         self.ring.insert(index + 1, tail, env.tx_rings);
-        true
     }
 
     /// Releases everything.
@@ -244,6 +325,7 @@ impl SendRing {
         while let Some(segment) = self.ring.pop_front(env.tx_rings) {
             env.pool.release(segment.frame);
         }
-        (self.sent, self.unsent, self.sacked, self.lost) = (0, 0, 0, 0);
+        (self.sent, self.unsent, self.sacked, self.lost, self.lost_hint) = (0, 0, 0, 0, 0);
+        self.sacked_segments = 0;
     }
 }

@@ -1,5 +1,5 @@
-use super::harness::{Link, Pair};
-use super::*;
+use crate::tcp::harness::{Link, Pair};
+use crate::tcp::*;
 use crate::time::Duration;
 
 const CLEAN: Link = Link { loss: 0, duplicate: 0, reorder: 0, delay: Duration::from_millis(10) };
@@ -100,7 +100,7 @@ fn an_aborted_connection_resets_its_peer() {
 fn old_data_that_acknowledges_our_fin_ends_the_connection() {
     let mut pair = Pair::new(6, CLEAN, [Offer::default(); 2], 1448);
     let established =
-        |ends: &[super::harness::End; 2]| ends.iter().all(|end| end.outcome.contains(Outcome::ESTABLISHED));
+        |ends: &[crate::tcp::harness::End; 2]| ends.iter().all(|end| end.outcome.contains(Outcome::ESTABLISHED));
     assert!(pair.run(HOUR, established));
     // Both ends send and close at once; the acknowledgments of both get lost.
     pair.ends[0].to_write = 5;

@@ -1,0 +1,50 @@
+//! Pacing: data leaves at a rate, not in bursts of a whole window.
+
+use super::conn::{Conn, ConnFlags};
+use crate::time::{Duration, Instant};
+
+/// Timers tick by the millisecond and fire up to one tick late. So much of what was missed may be caught up with, and so
+/// far ahead of its time may a segment leave.
+const CREDIT: Duration = Duration::from_millis(2);
+
+impl Conn<'_> {
+    /// True when the next data has to wait for its time.
+    #[inline]
+    pub(super) fn must_wait(&mut self, now: Instant) -> bool {
+        if !self.hot.flags.contains(ConnFlags::PACED) {
+            return false;
+        }
+        let wait = self.hot.pace_at > now;
+        self.hot.flags.set(ConnFlags::PACE_WAITS, wait);
+        wait
+    }
+
+    /// `bytes` have left.
+    #[inline]
+    pub(super) fn pace(&mut self, now: Instant, bytes: u16) {
+        if self.hot.flags.contains(ConnFlags::PACED) {
+            self.take_pace(now, bytes);
+        }
+    }
+
+    fn take_pace(&mut self, now: Instant, bytes: u16) {
+        let gap = ((u64::from(bytes) + OVERHEAD) * 1_000_000_000).checked_div(self.pacing_rate()).unwrap_or(0);
+        self.hot.pace_at = self.hot.pace_at.max(now - CREDIT) + Duration::from_nanos(gap);
+    }
+
+    /// Bytes a second; zero for no limit.
+    fn pacing_rate(&self) -> u64 {
+        let srtt_us = u64::from(self.cold.rtt.srtt_us());
+        if srtt_us == 0 {
+            return 0;
+        }
+        // Faster than the window asks for, so that it is the window that decides: twice in slow start, which doubles it,
+        // else by a quarter.
+        let cwnd = u64::from(self.hot.cwnd);
+        let quarters = if self.hot.cwnd < self.cold.cc.ssthresh / 2 { 8 } else { 5 };
+        cwnd * 250_000 * quarters / srtt_us
+    }
+}
+
+/// Header bytes of a segment on an Ethernet link, which take their time as well.
+const OVERHEAD: u64 = 66;

@@ -1,0 +1,153 @@
+//! The timers of a connection: retransmission, tail loss probe, persist, keepalive, and the one deadline that they make.
+
+use super::config::{KEEPALIVE_INTERVAL, KEEPALIVE_PROBES};
+use super::conn::{Conn, ConnFlags, TimerKind};
+use super::{Outcome, State};
+use crate::counters::Counter;
+use crate::env::Env;
+use crate::time::{Duration, Instant};
+
+impl Conn<'_> {
+    /// Runs what is due.
+    pub fn on_timer(&mut self, now: Instant, env: &mut Env<'_>) -> Outcome {
+        let mut outcome = Outcome::empty();
+        if self.hot.ack_at <= now {
+            self.hot.ack_at = Instant::MAX;
+            self.hot.flags |= ConnFlags::ACK_NOW;
+        }
+        if self.hot.pace_at <= now {
+            self.hot.flags.remove(ConnFlags::PACE_WAITS);
+        }
+        if self.cold.reorder_at <= now {
+            self.on_reordering_timer(now, env);
+        }
+        if self.cold.linger_at <= now {
+            self.close();
+            return Outcome::CLOSED;
+        }
+        if self.hot.rto_at <= now {
+            self.hot.rto_at = Instant::MAX;
+            outcome |= self.on_retransmission_timer(now, env);
+        }
+        outcome |= self.on_keepalive(now, env);
+        self.arm(now);
+        outcome
+    }
+
+    fn on_retransmission_timer(&mut self, now: Instant, env: &mut Env<'_>) -> Outcome {
+        if matches!(self.hot.state, State::SynSent | State::SynReceived) {
+            if self.cold.handshake.sent > self.cold.config.syn_retries {
+                return self.give_up(env);
+            }
+            env.counters.inc(Counter::TcpSynRetransmits);
+            self.hot.flags |= ConnFlags::SYN_QUEUED;
+            return Outcome::RTO;
+        }
+        match self.cold.timer {
+            TimerKind::TailProbe => {
+                env.counters.inc(Counter::TcpTailProbes);
+                self.hot.flags |= ConnFlags::TAIL_PROBE;
+                Outcome::empty()
+            }
+            TimerKind::Persist => {
+                // RFC 9293 §3.8.6.1: probing goes on as long as the peer answers.
+                if now.since(self.cold.heard_at) > self.cold.config.user_timeout {
+                    return self.give_up(env);
+                }
+                self.cold.probes = self.cold.probes.saturating_add(1);
+                env.counters.inc(Counter::TcpZeroWindowProbes);
+                self.hot.flags |= ConnFlags::PROBE;
+                Outcome::empty()
+            }
+            TimerKind::Retransmit => self.on_timeout(now, env),
+        }
+    }
+
+    /// The peer has not answered for too long: the connection ends, and a reset says so should it still be there.
+    pub(super) fn give_up(&mut self, env: &mut Env<'_>) -> Outcome {
+        env.counters.inc(Counter::TcpUserTimeouts);
+        self.abort(env);
+        Outcome::TIMED_OUT | Outcome::CLOSED
+    }
+
+    /// RFC 9293 §3.8.4.
+    fn on_keepalive(&mut self, now: Instant, env: &mut Env<'_>) -> Outcome {
+        let Some(due) = self.keepalive_at() else { return Outcome::empty() };
+        if due > now {
+            return Outcome::empty();
+        }
+        if self.cold.keepalives >= KEEPALIVE_PROBES {
+            return self.give_up(env);
+        }
+        self.cold.keepalives += 1;
+        env.counters.inc(Counter::TcpKeepalives);
+        self.hot.flags |= ConnFlags::PROBE;
+        Outcome::empty()
+    }
+
+    fn keepalive_at(&self) -> Option<Instant> {
+        let idle = match self.hot.state {
+            State::Established | State::CloseWait => self.cold.config.keepalive?,
+            // Half closed, the peer has only to answer: a connection that it has forgotten does not stay for ever.
+            State::FinWait2 => self.cold.config.keepalive.unwrap_or(FIN_WAIT_2_IDLE).min(FIN_WAIT_2_IDLE),
+            _ => return None,
+        };
+        if !self.cold.ring.is_empty() {
+            return None;
+        }
+        let probes = u64::from(self.cold.keepalives);
+        Some(self.cold.heard_at + idle + KEEPALIVE_INTERVAL * probes)
+    }
+
+    /// When the connection wants [`Conn::on_timer`] called.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let keepalive = self.keepalive_at().unwrap_or(Instant::MAX);
+        let paced = if self.hot.flags.contains(ConnFlags::PACE_WAITS) { self.hot.pace_at } else { Instant::MAX };
+        let due = self.hot.rto_at.min(self.hot.ack_at).min(paced).min(keepalive);
+        let due = due.min(self.cold.reorder_at).min(self.cold.linger_at);
+        (due < Instant::MAX).then_some(due)
+    }
+
+    /// Sets the timer at `rto_at` when it is not set and something that was sent waits for an answer.
+    #[inline]
+    pub(super) fn arm(&mut self, now: Instant) {
+        if self.hot.rto_at == Instant::MAX {
+            self.arm_retransmission(now);
+        }
+    }
+
+    fn arm_retransmission(&mut self, now: Instant) {
+        let flags = self.hot.flags;
+        if !self.hot.state.is_synchronized() || flags.contains(ConnFlags::HELD) {
+            return;
+        }
+        let fin_out = flags.contains(ConnFlags::FIN_SENT) && self.hot.snd_una != self.hot.snd_end + 1;
+        if self.cold.ring.sent_len() == 0 && !fin_out {
+            return;
+        }
+        let (kind, wait) = match self.probe_timeout() {
+            Some(wait) => (TimerKind::TailProbe, wait),
+            None => (TimerKind::Retransmit, self.cold.rtt.rto(&self.cold.config)),
+        };
+        self.cold.timer = kind;
+        self.hot.rto_at = now + wait;
+    }
+
+    /// After everything that may be sent was sent: when data waits, nothing is in flight and no timer runs, it is the
+    /// peer's window that holds it back, and that has to be probed (RFC 9293 §3.8.6.1).
+    pub(super) fn arm_persist(&mut self, now: Instant) {
+        let blocked = self.cold.ring.unsent > 0
+            && self.cold.ring.sent_len() == 0
+            && self.hot.state.is_synchronized()
+            && !self.hot.flags.intersects(ConnFlags::SHARED_WINDOW | ConnFlags::HELD | ConnFlags::PACE_WAITS);
+        if !blocked || self.hot.rto_at != Instant::MAX {
+            return;
+        }
+        self.cold.timer = TimerKind::Persist;
+        let backed_off = self.cold.rtt.rto(&self.cold.config).as_micros() << self.cold.probes.min(12);
+        self.hot.rto_at = now + Duration::from_micros(backed_off.min(self.cold.config.max_rto.as_micros()));
+    }
+}
+
+/// How long a peer that owes us its FIN may be silent before it is asked whether it still knows of the connection.
+const FIN_WAIT_2_IDLE: Duration = Duration::from_secs(120);
