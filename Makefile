@@ -15,7 +15,7 @@ export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER = sudo -E
 endif
 endif
 
-.PHONY: all demo test bench lint setup clean-labs
+.PHONY: all demo test bless bench lint setup clean-labs
 all: setup
 	$(CARGO) build --workspace --release
 
@@ -32,6 +32,10 @@ demo: setup
 test: setup
 	$(CARGO) build --workspace --bins
 	$(CARGO) test --workspace
+
+# Writes the golden outputs of the recorded sessions anew, after a change that was meant to change what the box sends.
+bless:
+	$(CARGO) run --quiet -p mimbox-tools --bin mimbox-lab -- replay --bless tests/replay
 
 # What a forwarded frame costs.
 bench: setup

@@ -12,17 +12,13 @@ mod text;
 
 pub use text::{connections_text, counters_markdown, stats_text};
 
-/// An engine that an operator can watch and stop. The converter's shard is one.
+/// An engine that an operator can watch. The converter's shard is one.
 pub trait Operated: Engine {
     /// Fills in what the engine knows: `counters`, `conversions`, and each port's `checksum_partial`. The ports are
     /// there, in the order of their numbers; the rest is filled in by the caller.
     fn observe(&self, snapshot: &mut Snapshot);
     /// The first `limit` live conversions, and how many there are.
     fn connections(&mut self, now: Instant, limit: usize) -> ConnectionList;
-    /// From now on no conversion is opened: new SYNs are answered with a reset, or forwarded in transparent mode.
-    fn refuse_openings(&mut self);
-    /// Resets every conversion and half-open record; the resets come out of `poll_transmit`.
-    fn reset_all(&mut self, now: Instant);
     /// Lets go of every frame that the engine still holds, without sending anything, so that the pool can be audited.
     fn release_all(&mut self, now: Instant);
 }

@@ -28,11 +28,21 @@ impl Operated for Shard {
         ConnectionList { total: self.conversions.len() as u64, connections: rows }
     }
 
-    fn refuse_openings(&mut self) {
-        self.draining = true;
+    fn release_all(&mut self, now: Instant) {
+        let ids: Vec<ConversionId> = self.conversions.ids().collect();
+        for id in ids {
+            self.remove_conversion(now, id);
+        }
+        while let Some(frame) = self.outbox.pop_front() {
+            self.pool().tx_complete(frame.frame);
+        }
+        self.neighbours.release_all(&mut self.res.pool);
     }
+}
 
-    fn reset_all(&mut self, _now: Instant) {
+impl Shard {
+    /// Resets every conversion and half-open record.
+    pub(crate) fn reset_all(&mut self) {
         while let Some(id) = self.openings.oldest() {
             if let Some(record) = self.forget_opening(id)
                 && record.mode == crate::conversion::Mode::Explicit
@@ -54,19 +64,6 @@ impl Operated for Shard {
         }
     }
 
-    fn release_all(&mut self, now: Instant) {
-        let ids: Vec<ConversionId> = self.conversions.ids().collect();
-        for id in ids {
-            self.remove_conversion(now, id);
-        }
-        while let Some(frame) = self.outbox.pop_front() {
-            self.pool().tx_complete(frame.frame);
-        }
-        self.neighbours.release_all(&mut self.res.pool);
-    }
-}
-
-impl Shard {
     fn row(&mut self, now: Instant, id: ConversionId) -> Option<ConnectionRow> {
         let conversion = self.conversions.get(id)?;
         let mut row = ConnectionRow {

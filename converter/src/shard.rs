@@ -7,8 +7,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use mimbox_dataplane::Engine;
 use mimbox_dataplane::neighbor::Neighbors;
+use mimbox_dataplane::{Engine, Order};
 use mimbox_stack::flow::{FlowTable, HashKey};
 use mimbox_stack::tcp::ConnTable;
 use mimbox_stack::timer::TimerWheel;
@@ -345,6 +345,13 @@ impl Engine for Shard {
         self.expire_time_waits(now);
         self.neighbours.on_timer(now);
         self.on_neighbour_events(now);
+    }
+
+    fn obey(&mut self, _now: Instant, order: Order) {
+        match order {
+            Order::RefuseOpenings => self.draining = true,
+            Order::ResetAll => self.reset_all(),
+        }
     }
 
     fn poll_transmit(&mut self, now: Instant) -> Option<TxFrame> {

@@ -20,7 +20,7 @@ use pcap_file::pcapng::blocks::interface_description::{InterfaceDescriptionBlock
 use pcap_file::pcapng::blocks::section_header::{SectionHeaderBlock, SectionHeaderOption};
 use pcap_file::pcapng::blocks::unknown::UnknownBlock;
 use pcap_file::pcapng::{Block, PcapNgReader, PcapNgWriter};
-use pcap_file::{DataLink, Endianness, PcapError};
+use pcap_file::{DataLink, Endianness, PcapError, TsResolution};
 
 use crate::clock::Clock;
 use crate::port::{Port, PortError, PortInfo, PortMode, PortState, PortStats};
@@ -45,6 +45,8 @@ pub struct Packet {
     pub direction: Option<Direction>,
     /// Its bytes from the Ethernet header on.
     pub bytes: Vec<u8>,
+    /// How many bytes it had on the wire: more than there are here when the capture cut it.
+    pub wire_len: u32,
     /// The first comment on it.
     pub comment: Option<String>,
 }
@@ -91,6 +93,27 @@ fn trouble(error: impl std::fmt::Display) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error.to_string())
 }
 
+/// An error of the library. A file that ends where it must not is [`io::ErrorKind::UnexpectedEof`].
+fn unread(error: PcapError) -> io::Error {
+    let cut_off = || io::Error::new(io::ErrorKind::UnexpectedEof, "it is cut off: it ends in the middle of a packet");
+    match error {
+        PcapError::IncompleteBuffer => cut_off(),
+        PcapError::IoError(error) if error.kind() == io::ErrorKind::UnexpectedEof => cut_off(),
+        PcapError::IoError(error) => error,
+        other => trouble(other),
+    }
+}
+
+/// First bytes of a pcapng file.
+const PCAPNG: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
+/// First bytes of a pcap file: times in micro- or nanoseconds, either byte order.
+const PCAP: [[u8; 4]; 4] = [
+    0xa1b2_c3d4u32.to_be_bytes(),
+    0xa1b2_c3d4u32.to_le_bytes(),
+    0xa1b2_3c4du32.to_be_bytes(),
+    0xa1b2_3c4du32.to_le_bytes(),
+];
+
 impl CaptureReader {
     /// Opens a file.
     ///
@@ -107,9 +130,12 @@ impl<R: Read + io::BufRead> CaptureReader<R> {
     /// # Errors
     /// When it cannot be read or is no capture.
     pub fn new(mut source: R) -> io::Result<Self> {
-        let magic = source.fill_buf()?.first_chunk::<4>().copied();
-        if magic == Some([0x0a, 0x0d, 0x0d, 0x0a]) {
-            let reader = PcapNgReader::new(source).map_err(trouble)?;
+        let magic = source.fill_buf()?.first_chunk::<4>().copied().unwrap_or_default();
+        if magic != PCAPNG && !PCAP.contains(&magic) {
+            return Err(trouble("it is neither pcap nor pcapng"));
+        }
+        if magic == PCAPNG {
+            let reader = PcapNgReader::new(source).map_err(unread)?;
             let comment = |option: &SectionHeaderOption<'_>| match option {
                 SectionHeaderOption::Comment(text) => Some(text.to_string()),
                 _ => None,
@@ -117,7 +143,7 @@ impl<R: Read + io::BufRead> CaptureReader<R> {
             let comments = reader.section().options.iter().filter_map(comment).collect();
             return Ok(Self { format: Format::PcapNg { reader, nanos: 0 }, comments });
         }
-        let reader = PcapReader::new(source).map_err(trouble)?;
+        let reader = PcapReader::new(source).map_err(unread)?;
         ethernet(reader.header().datalink)?;
         Ok(Self { format: Format::Pcap { reader, announced: false }, comments: Vec::new() })
     }
@@ -132,24 +158,30 @@ impl<R: Read> CaptureReader<R> {
     /// What comes next; `None` at the end.
     ///
     /// # Errors
-    /// When the file cannot be read or is malformed.
+    /// When the file cannot be read or is malformed; [`io::ErrorKind::UnexpectedEof`] when it ends in the middle of a packet.
     pub fn next_item(&mut self) -> io::Result<Option<Item>> {
         match &mut self.format {
             Format::Pcap { announced, .. } if !*announced => {
                 *announced = true;
                 Ok(Some(Item::Interface { name: None }))
             }
-            Format::Pcap { reader, .. } => match reader.next_packet() {
-                None | Some(Err(PcapError::IncompleteBuffer)) => Ok(None),
-                Some(Err(error)) => Err(trouble(error)),
-                Some(Ok(packet)) => Ok(Some(Item::Packet(Packet {
-                    nanos: u64::try_from(packet.timestamp.as_nanos()).unwrap_or(u64::MAX),
+            Format::Pcap { reader, .. } => {
+                // The library's own reading of a packet refuses those that the capture cut short.
+                let unit = match reader.header().ts_resolution {
+                    TsResolution::MicroSecond => 1_000,
+                    TsResolution::NanoSecond => 1,
+                };
+                let Some(packet) = reader.next_raw_packet() else { return Ok(None) };
+                let packet = packet.map_err(unread)?;
+                Ok(Some(Item::Packet(Packet {
+                    nanos: u64::from(packet.ts_sec) * 1_000_000_000 + u64::from(packet.ts_frac) * unit,
                     interface: 0,
                     direction: None,
+                    wire_len: packet.orig_len,
                     bytes: packet.data.into_owned(),
                     comment: None,
-                }))),
-            },
+                })))
+            }
             Format::PcapNg { reader, nanos } => next_block(reader, nanos),
         }
     }
@@ -178,9 +210,8 @@ fn next_block<R: Read>(reader: &mut PcapNgReader<R>, latest: &mut u64) -> io::Re
         let big_endian = reader.section().endianness == Endianness::Big;
         // Copied, so that the reader can be asked about the packet's interface.
         let block = match reader.next_block() {
-            None | Some(Err(PcapError::IncompleteBuffer)) => return Ok(None),
-            Some(Err(error)) => return Err(trouble(error)),
-            Some(Ok(block)) => block.into_owned(),
+            None => return Ok(None),
+            Some(block) => block.map_err(unread)?.into_owned(),
         };
         match block {
             Block::InterfaceDescription(interface) => {
@@ -203,8 +234,8 @@ fn next_block<R: Read>(reader: &mut PcapNgReader<R>, latest: &mut u64) -> io::Re
             }
             Block::SimplePacket(packet) => {
                 // It has no time: it came when the one before it did.
-                let bytes = packet.data.into_owned();
-                let packet = Packet { nanos: *latest, interface: 0, direction: None, bytes, comment: None };
+                let (bytes, wire_len) = (packet.data.into_owned(), packet.original_len);
+                let packet = Packet { nanos: *latest, interface: 0, direction: None, wire_len, bytes, comment: None };
                 return Ok(Some(Item::Packet(packet)));
             }
             Block::Unknown(block) if block.type_ == CUSTOM_BLOCK => {
@@ -230,7 +261,8 @@ fn enhanced(packet: EnhancedPacketBlock<'_>, nanos: u64) -> Packet {
         EnhancedPacketOption::Comment(text) => Some(text.to_string()),
         _ => None,
     });
-    Packet { nanos, interface: packet.interface_id, direction, bytes: packet.data.into_owned(), comment }
+    let (interface, wire_len) = (packet.interface_id, packet.original_len);
+    Packet { nanos, interface, direction, wire_len, bytes: packet.data.into_owned(), comment }
 }
 
 /// The unit of an interface's times: microseconds unless it says otherwise.

@@ -9,13 +9,18 @@ use mimbox_stack::{Counters, FramePool, Instant, PortId, RxFrame, TxFrame};
 
 /// The sans-IO machine that a worker drives: the converter's shard.
 ///
-/// The worker calls `on_frames` or `on_timer`, then `poll_transmit` with the same `now`, and nothing else moves the
+/// The worker calls `on_frames`, `on_timer` or `obey`, then `poll_transmit` with the same `now`, and nothing else moves the
 /// engine. A recording of those calls is therefore enough to run it again.
 pub trait Engine {
     /// Takes received frames: the batch is drained, and each frame is kept or released.
     fn on_frames(&mut self, now: Instant, batch: &mut Vec<RxFrame>);
     /// Runs what is due at `now`.
     fn on_timer(&mut self, now: Instant);
+    /// Carries out an order; what it makes the engine send comes out of `poll_transmit`. An engine that opens no connections
+    /// has nothing to do.
+    fn obey(&mut self, now: Instant, order: Order) {
+        let _ = (now, order);
+    }
     /// The next frame to send; it has been through [`FramePool::tx_begin`].
     fn poll_transmit(&mut self, now: Instant) -> Option<TxFrame>;
     /// When `on_timer` wants to be called next.
@@ -24,6 +29,15 @@ pub trait Engine {
     fn pool(&mut self) -> &mut FramePool;
     /// The counters.
     fn counters(&mut self) -> &mut Counters;
+}
+
+/// What the one who runs a box may order its engine to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Order {
+    /// From now on no conversion is opened: new SYNs are answered with a reset, or forwarded in transparent mode.
+    RefuseOpenings,
+    /// Reset every conversion and half-open record.
+    ResetAll,
 }
 
 /// A network interface as the worker sees it. One queue pair; all calls come from one thread.
@@ -39,7 +53,8 @@ pub trait Port {
     fn transmit(&mut self, pool: &mut FramePool, frame: TxFrame) -> Result<(), TxFrame>;
     /// Rings the doorbell for what was queued: once per batch.
     fn flush(&mut self);
-    /// Takes frames back that have been sent, through [`FramePool::tx_complete`]; says how many.
+    /// Takes frames back that have been sent, through [`FramePool::tx_complete`], oldest first; says how many, those that
+    /// `transmit` dropped since the last call included.
     fn complete(&mut self, pool: &mut FramePool) -> usize;
     /// Hands free frames to reception.
     fn refill(&mut self, pool: &mut FramePool);

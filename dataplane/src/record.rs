@@ -2,8 +2,9 @@
 //!
 //! A recording is a capture with notes ([`CaptureWriter::note`]). The first note names the format, the engine's seed and
 //! configuration; an interface stands for each port. Every event of the worker (see [`crate::worker`]) is a note, with the
-//! received frames behind it as ordinary packets. When the engine has been polled, a further note says how many frames it
-//! gave and a digest of them, so that a replay knows at which event it differs, and whether it was polled to the end.
+//! received frames behind it as ordinary packets. Before the next event a further note says how many frames the engine gave
+//! and a digest of them, so that a replay knows at which event it differs; whether it was polled to the end; and when ports
+//! gave sent frames back.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,12 +13,13 @@ use mimbox_stack::{FramePool, Instant, PortId, RxFrame, TxFrame};
 use thiserror::Error;
 
 use crate::pcap::{CaptureReader, CaptureWriter, Direction, Item};
+use crate::port::Order;
 use crate::worker::Recorder;
 
 /// First bytes of every note of a recording.
 const MAGIC: [u8; 4] = *b"MiMB";
 /// The format's version.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What a note of a recording is.
 mod note_kind {
@@ -25,7 +27,11 @@ mod note_kind {
     pub(super) const FRAMES: u32 = 1;
     pub(super) const TIMER: u32 = 2;
     pub(super) const SENT: u32 = 3;
+    pub(super) const ORDER: u32 = 4;
 }
+
+/// The number of an order in a note, and back.
+const ORDERS: [Order; 2] = [Order::RefuseOpenings, Order::ResetAll];
 
 /// What an engine is made from: with it and the events it does the same again.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -71,6 +77,22 @@ pub enum Cause {
     Frames(Vec<(PortId, Vec<u8>)>),
     /// Its timers.
     Timer,
+    /// An order.
+    Order(Order),
+}
+
+/// See [`Completion::after`].
+pub const AFTER_ALL: u32 = u32::MAX;
+
+/// Sent frames that a port gave back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Completion {
+    /// How many frames the engine had given since the event when it was; [`AFTER_ALL`] when it had given all.
+    pub after: u32,
+    /// The port.
+    pub port: PortId,
+    /// How many frames, the oldest first.
+    pub frames: u32,
 }
 
 /// One event of a recording.
@@ -84,6 +106,8 @@ pub struct Event {
     pub cause: Cause,
     /// What it gave; `None` when the recording stops before that.
     pub given: Option<Given>,
+    /// Frames that came back from the event on until the next one.
+    pub completions: Vec<Completion>,
 }
 
 /// Why a recording could not be read or written.
@@ -101,12 +125,22 @@ pub enum RecordError {
     #[error("{0} is no recording: it was not written by `mimbox run --record`")]
     NoRecording(PathBuf),
     /// The recording is of another version of the format.
-    #[error("{path} is a recording of format {version}; this program reads format {VERSION}")]
+    #[error(
+        "{path} is a recording of format {version}, and this program reads format {VERSION}: replay it with the version that recorded it"
+    )]
     Version {
         /// The file.
         path: PathBuf,
         /// Its version.
         version: u32,
+    },
+    /// The file ends in the middle of a block.
+    #[error("{path} is cut off: it ends in the middle of {}", .events.map_or_else(|| "its head".to_owned(), |events| format!("event {}", events + 1)))]
+    CutOff {
+        /// The file.
+        path: PathBuf,
+        /// Whole events before; `None` when not even the head is whole.
+        events: Option<u64>,
     },
     /// A block does not say what it must.
     #[error("{path} is damaged: {what}")]
@@ -123,7 +157,10 @@ pub struct RecordWriter {
     path: PathBuf,
     file: Option<CaptureWriter>,
     given: Given,
+    completions: Vec<Completion>,
     open_event: bool,
+    /// The engine has been polled since the event.
+    polled: bool,
 }
 
 impl std::fmt::Debug for RecordWriter {
@@ -146,7 +183,9 @@ impl RecordWriter {
         for name in &head.ports {
             file.interface(name, None).map_err(failed)?;
         }
-        Ok(Self { path: path.to_owned(), file: Some(file), given: Given::default(), open_event: false })
+        let (path, file) = (path.to_owned(), Some(file));
+        let (given, completions) = (Given::default(), Vec::new());
+        Ok(Self { path, file, given, completions, open_event: false, polled: false })
     }
 
     fn write(&mut self, write: impl FnOnce(&mut CaptureWriter) -> io::Result<()>) {
@@ -163,6 +202,9 @@ impl RecordWriter {
             let Given { frames, digest, limited } = std::mem::take(&mut self.given);
             let mut note = Note::new(note_kind::SENT);
             note.u32(frames).u32(u32::from(limited)).u64(digest);
+            for Completion { after, port, frames } in self.completions.drain(..) {
+                note.u32(after).u32(u32::from(port.0)).u32(frames);
+            }
             self.write(|file| file.note(&note.0));
         }
     }
@@ -170,6 +212,7 @@ impl RecordWriter {
     fn begin_event(&mut self, kind: u32, now: Instant, free_frames: u32, count: u32) {
         self.end_event();
         self.open_event = true;
+        self.polled = false;
         let mut note = Note::new(kind);
         note.u64(now.as_nanos()).u32(free_frames).u32(count);
         self.write(|file| file.note(&note.0));
@@ -198,14 +241,28 @@ impl Recorder for RecordWriter {
         self.begin_event(note_kind::TIMER, now, free_frames, 0);
     }
 
+    fn order(&mut self, now: Instant, free_frames: u32, order: Order) {
+        let number = ORDERS.iter().position(|&known| known == order).unwrap_or(ORDERS.len());
+        self.begin_event(note_kind::ORDER, now, free_frames, number as u32);
+    }
+
     fn sent(&mut self, _: Instant, pool: &FramePool, frame: &TxFrame) {
         let start = usize::from(frame.offset);
         let bytes = pool.bytes(&frame.frame).get(start..start + usize::from(frame.len)).unwrap_or(&[]);
         self.given.add(frame.port, bytes);
     }
 
-    fn limited(&mut self, _: u32) {
-        self.given.limited = true;
+    fn polled(&mut self, _: u32, limited: bool) {
+        self.given.limited = limited;
+        self.polled = true;
+    }
+
+    fn completed(&mut self, port: PortId, frames: u32) {
+        let after = if self.polled { AFTER_ALL } else { self.given.frames };
+        match self.completions.last_mut().filter(|last| last.after == after && last.port == port) {
+            Some(last) => last.frames += frames,
+            None => self.completions.push(Completion { after, port, frames }),
+        }
     }
 }
 
@@ -266,6 +323,8 @@ pub struct Recording {
     file: CaptureReader,
     head: Head,
     next: Option<Begun>,
+    /// Whole events so far.
+    events: u64,
 }
 
 impl std::fmt::Debug for Recording {
@@ -279,7 +338,7 @@ enum Part {
     Interface(String),
     Packet(PortId, Vec<u8>),
     Begun(Begun),
-    Given(Given),
+    Given(Given, Vec<Completion>),
     End,
 }
 
@@ -289,14 +348,17 @@ impl Recording {
     /// # Errors
     /// When the file cannot be read or is no recording.
     pub fn open(path: &Path) -> Result<Self, RecordError> {
-        let failed = |source| RecordError::Io { path: path.to_owned(), source };
+        let failed = |source: io::Error| match source.kind() {
+            io::ErrorKind::UnexpectedEof => RecordError::CutOff { path: path.to_owned(), events: None },
+            _ => RecordError::Io { path: path.to_owned(), source },
+        };
         let mut file = CaptureReader::open(path).map_err(failed)?;
         let (seed, config) = match file.next_item().map_err(failed)? {
             Some(Item::Note(note)) => read_head(path, &note)?,
             _ => return Err(RecordError::NoRecording(path.to_owned())),
         };
         let head = Head { seed, config, ports: Vec::new() };
-        let mut recording = Self { path: path.to_owned(), file, head, next: None };
+        let mut recording = Self { path: path.to_owned(), file, head, next: None, events: 0 };
         loop {
             match recording.part()? {
                 Part::Interface(name) => recording.head.ports.push(name),
@@ -305,7 +367,7 @@ impl Recording {
                     return Ok(recording);
                 }
                 Part::End => return Ok(recording),
-                Part::Packet(..) | Part::Given(_) => return Err(recording.damaged("a packet before the first event")),
+                Part::Packet(..) | Part::Given(..) => return Err(recording.damaged("a packet before the first event")),
             }
         }
     }
@@ -315,18 +377,18 @@ impl Recording {
         &self.head
     }
 
-    /// The next event; `None` at the end. A recording that was cut off ends at its last whole event.
+    /// The next event; `None` at the end.
     ///
     /// # Errors
-    /// When the file is damaged.
+    /// When the file is damaged, or [`RecordError::CutOff`] behind the last whole event.
     pub fn next_event(&mut self) -> Result<Option<Event>, RecordError> {
         let Some(begun) = self.next.take() else { return Ok(None) };
         let mut frames = Vec::with_capacity(begun.count as usize % 4096);
-        let mut given = None;
+        let (mut given, mut completions) = (None, Vec::new());
         loop {
             match self.part()? {
                 Part::Packet(port, bytes) => frames.push((port, bytes)),
-                Part::Given(seen) => given = Some(seen),
+                Part::Given(seen, came_back) => (given, completions) = (Some(seen), came_back),
                 Part::Begun(next) => {
                     self.next = Some(next);
                     break;
@@ -335,21 +397,36 @@ impl Recording {
                 Part::Interface(_) => return Err(self.damaged("an interface among the events")),
             }
         }
-        if frames.len() != begun.count as usize {
-            return if self.next.is_none() { Ok(None) } else { Err(self.damaged("an event lacks frames")) };
-        }
-        let cause = if begun.kind == note_kind::TIMER { Cause::Timer } else { Cause::Frames(frames) };
-        Ok(Some(Event { now: begun.now, free_frames: begun.free_frames, cause, given }))
+        let cause = match begun.kind {
+            note_kind::FRAMES if frames.len() == begun.count as usize => Cause::Frames(frames),
+            note_kind::TIMER if frames.is_empty() => Cause::Timer,
+            note_kind::ORDER if frames.is_empty() => {
+                let order = ORDERS.get(begun.count as usize).copied();
+                Cause::Order(order.ok_or_else(|| self.damaged("an order that is not known"))?)
+            }
+            // A writer that was ended between two blocks.
+            note_kind::FRAMES if self.next.is_none() => return Err(self.cut_off()),
+            _ => return Err(self.damaged("an event has more or fewer frames than it says")),
+        };
+        self.events += 1;
+        Ok(Some(Event { now: begun.now, free_frames: begun.free_frames, cause, given, completions }))
     }
 
     fn damaged(&self, what: &'static str) -> RecordError {
         RecordError::Damaged { path: self.path.clone(), what }
     }
 
+    fn cut_off(&self) -> RecordError {
+        RecordError::CutOff { path: self.path.clone(), events: Some(self.events) }
+    }
+
     fn part(&mut self) -> Result<Part, RecordError> {
         loop {
-            let item = self.file.next_item();
-            match item.map_err(|source| RecordError::Io { path: self.path.clone(), source })? {
+            let item = self.file.next_item().map_err(|source| match source.kind() {
+                io::ErrorKind::UnexpectedEof => self.cut_off(),
+                _ => RecordError::Io { path: self.path.clone(), source },
+            });
+            match item? {
                 None => return Ok(Part::End),
                 Some(Item::Interface { name }) => return Ok(Part::Interface(name.unwrap_or_default())),
                 Some(Item::Packet(packet)) => {
@@ -382,7 +459,12 @@ fn read_head(path: &Path, note: &[u8]) -> Result<(u64, String), RecordError> {
 fn read_event(kind: u32, mut reader: Reader<'_>) -> Option<Part> {
     if kind == note_kind::SENT {
         let (frames, limited, digest) = (reader.u32()?, reader.u32()? != 0, reader.u64()?);
-        return Some(Part::Given(Given { frames, digest, limited }));
+        let mut completions = Vec::new();
+        while !reader.0.is_empty() {
+            let (after, port, frames) = (reader.u32()?, reader.u32()?, reader.u32()?);
+            completions.push(Completion { after, port: PortId(u8::try_from(port).ok()?), frames });
+        }
+        return Some(Part::Given(Given { frames, digest, limited }, completions));
     }
     let now = Instant::from_nanos(reader.u64()?);
     Some(Part::Begun(Begun { kind, now, free_frames: reader.u32()?, count: reader.u32()? }))

@@ -4,13 +4,15 @@
 //! The engine sees a sequence of *events*, each at one instant, and nothing else:
 //!
 //! - **Frames**: `on_frames(now, batch)`, then `poll_transmit(now)` until it gives `None`;
-//! - **Timer**: `on_timer(now)`, then `poll_transmit(now)` until it gives `None`.
+//! - **Timer**: `on_timer(now)`, then `poll_transmit(now)` until it gives `None`;
+//! - **Order**: `obey(now, order)`, then `poll_transmit(now)` until it gives `None`.
 //!
 //! When a port takes no more frames the worker stops polling early, after a number of frames that the [`Recorder`] is told
-//! ([`Recorder::limited`]); what the engine still had comes out at the next event, which the worker makes a Timer one if
+//! ([`Recorder::polled`]); what the engine still had comes out at the next event, which the worker makes a Timer one if
 //! nothing is received. A replay that makes the same calls with the same times, the same frames and the same early stops
-//! gets the same frames out, byte for byte, as long as the engine has as many free frames as it had then: the number
-//! stands in every event, and a replay that holds frames back until [`FramePool::free_frames`] says the same has that too.
+//! gets the same frames out, byte for byte, as long as the pool looks the same to the engine as it did then. For that
+//! every event says how many frames were free, and the [`Recorder`] is told when ports give sent frames back
+//! ([`Recorder::completed`]): a frame that a TX ring may still read is treated otherwise than one that it may not.
 //! `now` never goes back, and is read once for all events of one turn.
 
 use std::collections::VecDeque;
@@ -22,7 +24,7 @@ use mimbox_stack::{Duration, FramePool, Instant, PortId, RxFrame, TxFrame};
 
 use crate::clock::{Clock, ManualClock};
 use crate::notify::Notify;
-use crate::port::{Engine, Port, PortInfo, PortState, PortStats};
+use crate::port::{Engine, Order, Port, PortInfo, PortState, PortStats};
 
 /// What a worker does when there is nothing to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,10 +81,14 @@ pub trait Recorder {
     fn frames(&mut self, now: Instant, free_frames: u32, pool: &FramePool, batch: &[RxFrame]);
     /// The engine is about to be called for its timers.
     fn timer(&mut self, now: Instant, free_frames: u32);
+    /// The engine is about to carry out an order.
+    fn order(&mut self, now: Instant, free_frames: u32, order: Order);
     /// The engine gave a frame to send.
     fn sent(&mut self, now: Instant, pool: &FramePool, frame: &TxFrame);
-    /// The engine was not polled until `None` this time: only `taken` frames were taken.
-    fn limited(&mut self, taken: u32);
+    /// The event is over: the engine gave `taken` frames. When it was not polled until `None`, that was `limited`.
+    fn polled(&mut self, taken: u32, limited: bool);
+    /// A port gave so many sent frames back, the oldest first: now, between two polls or two events.
+    fn completed(&mut self, port: PortId, frames: u32);
 }
 
 /// What is called now and then on the worker's thread: snapshots, commands.
@@ -117,8 +123,11 @@ pub struct Tick<'a, E> {
 pub enum Verdict {
     /// Go on.
     Continue,
-    /// The engine was changed: ask it for frames now. What changed is not recorded.
+    /// The engine was changed: ask it for frames now. What changed is not recorded: an engine that is to be replayed is
+    /// given orders.
     Touched,
+    /// Have the engine obey, send what that makes it send, and tick again at once.
+    Order(Order),
     /// Stop.
     Stop,
 }
@@ -204,6 +213,8 @@ struct Slot {
     progress: Instant,
     touched: bool,
     stalled: u64,
+    /// Frames that came back and of which the recorder does not know yet.
+    completed: u32,
 }
 
 /// A loop over ports that drives one engine.
@@ -239,7 +250,8 @@ impl<E: Engine, C: Clock> Worker<E, C> {
     /// When the process has no descriptor left.
     pub fn new(engine: E, ports: Vec<Box<dyn Port>>, clock: C, config: WorkerConfig) -> io::Result<Self> {
         let now = clock.now();
-        let slot = |port| Slot { port, backlog: VecDeque::new(), progress: now, touched: false, stalled: 0 };
+        let slot =
+            |port| Slot { port, backlog: VecDeque::new(), progress: now, touched: false, stalled: 0, completed: 0 };
         let config = WorkerConfig { batch: config.batch.clamp(1, MAX_BATCH), ..config };
         Ok(Self {
             engine,
@@ -300,6 +312,10 @@ impl<E: Engine, C: Clock> Worker<E, C> {
                 match control.tick(Tick { now, engine: &mut self.engine, ports, worker: self.stats, asked }) {
                     Verdict::Continue => {}
                     Verdict::Touched => self.timer_event(now),
+                    Verdict::Order(order) => {
+                        self.order_event(now, order);
+                        self.asked = true;
+                    }
                     Verdict::Stop => return,
                 }
             }
@@ -332,7 +348,7 @@ impl<E: Engine, C: Clock> Worker<E, C> {
         for slot in &mut self.slots {
             if std::mem::take(&mut slot.touched) || slot.port.wants_flush() {
                 slot.port.flush();
-                slot.port.complete(pool);
+                slot.complete(pool);
             }
             slot.port.refill(pool);
         }
@@ -349,7 +365,7 @@ impl<E: Engine, C: Clock> Worker<E, C> {
     fn complete(&mut self, now: Instant) {
         let pool = self.engine.pool();
         for slot in &mut self.slots {
-            let completed = slot.port.complete(pool);
+            let completed = slot.complete(pool);
             if slot.backlog.is_empty() {
                 slot.progress = now;
                 continue;
@@ -364,6 +380,7 @@ impl<E: Engine, C: Clock> Worker<E, C> {
                     pool.tx_complete(frame.frame);
                 }
                 slot.stalled += dropped;
+                slot.completed += dropped as u32;
                 self.stats.stalled += dropped;
                 slot.progress = now;
             }
@@ -380,6 +397,7 @@ impl<E: Engine, C: Clock> Worker<E, C> {
             return false;
         }
         self.stats.batches += 1;
+        self.tell_completed();
         if let Some(recorder) = &mut self.recorder {
             let pool = self.engine.pool();
             recorder.frames(now, pool.free_frames(), pool, &self.batch);
@@ -392,11 +410,32 @@ impl<E: Engine, C: Clock> Worker<E, C> {
 
     fn timer_event(&mut self, now: Instant) {
         self.stats.timers += 1;
+        self.tell_completed();
         if let Some(recorder) = &mut self.recorder {
             recorder.timer(now, self.engine.pool().free_frames());
         }
         self.engine.on_timer(now);
         self.drain(now);
+    }
+
+    fn order_event(&mut self, now: Instant, order: Order) {
+        self.tell_completed();
+        if let Some(recorder) = &mut self.recorder {
+            recorder.order(now, self.engine.pool().free_frames(), order);
+        }
+        self.engine.obey(now, order);
+        self.drain(now);
+    }
+
+    /// Tells the recorder which frames came back since it was told last.
+    fn tell_completed(&mut self) {
+        let Some(recorder) = &mut self.recorder else { return };
+        for slot in &mut self.slots {
+            let completed = std::mem::take(&mut slot.completed);
+            if completed > 0 {
+                recorder.completed(slot.port.info().id, completed);
+            }
+        }
     }
 
     /// Takes what the engine has to send, as long as the ports can do with it.
@@ -406,12 +445,9 @@ impl<E: Engine, C: Clock> Worker<E, C> {
         loop {
             if self.limited {
                 self.stats.limited += 1;
-                if let Some(recorder) = &mut self.recorder {
-                    recorder.limited(taken);
-                }
-                return;
+                break;
             }
-            let Some(frame) = self.engine.poll_transmit(now) else { return };
+            let Some(frame) = self.engine.poll_transmit(now) else { break };
             taken += 1;
             self.stats.sent += 1;
             let pool = self.engine.pool();
@@ -425,12 +461,23 @@ impl<E: Engine, C: Clock> Worker<E, C> {
                         self.stats.backlog_peak = self.stats.backlog_peak.max(slot.backlog.len() as u64);
                         self.limited = slot.backlog.len() >= self.config.backlog;
                     }
+                    if slot.completed > 0
+                        && let Some(recorder) = &mut self.recorder
+                    {
+                        recorder.completed(slot.port.info().id, std::mem::take(&mut slot.completed));
+                    }
                 }
                 None => {
                     self.stats.misaddressed += 1;
+                    if let Some(recorder) = &mut self.recorder {
+                        recorder.completed(frame.port, 1);
+                    }
                     pool.tx_complete(frame.frame);
                 }
             }
+        }
+        if let Some(recorder) = &mut self.recorder {
+            recorder.polled(taken, self.limited);
         }
     }
 
@@ -537,6 +584,13 @@ impl<E: Engine> Worker<E, ManualClock> {
 }
 
 impl Slot {
+    /// Takes back what was sent; says how many frames.
+    fn complete(&mut self, pool: &mut FramePool) -> usize {
+        let completed = self.port.complete(pool);
+        self.completed = self.completed.wrapping_add(completed as u32);
+        completed
+    }
+
     /// Sends a frame behind those that wait; false when it has to wait too.
     fn send(&mut self, pool: &mut FramePool, frame: TxFrame) -> bool {
         self.touched = true;
@@ -547,7 +601,7 @@ impl Slot {
         let Err(frame) = self.port.transmit(pool, frame) else { return true };
         // The ring is full. Where the kernel copies, ringing the doorbell empties it.
         self.port.flush();
-        self.port.complete(pool);
+        self.complete(pool);
         let Err(frame) = self.port.transmit(pool, frame) else { return true };
         self.backlog.push_back(frame);
         false

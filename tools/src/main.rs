@@ -46,12 +46,20 @@ enum Command {
     /// Runs simulated networks, one from each seed, and checks what must hold in every one.
     #[command(after_help = "Example: mimbox-lab sim --seeds 1000 --profile issue-a")]
     Sim(SimArgs),
+    /// Records a box at work in a lab: transfers of every kind over two paths, for `replay`.
+    #[command(after_help = "Example: mimbox-lab record session.pcapng --mode transparent --loss 20\n\nNeeds root.")]
+    Record(cli::RecordOptions),
     /// Runs a recording, or a capture, through the engine and writes what it sends.
     ///
     /// A recording (`mimbox run --record`) brings its configuration and seed and gives the same packets again, byte for
-    /// byte; the exit status is 1 when it does not. Any other pcap or pcapng file needs a configuration; its interfaces
-    /// are matched with the ports by name, else by their order.
-    #[command(after_help = "Example: mimbox-lab replay session.pcapng -o out.pcapng")]
+    /// byte. A directory of recordings is compared with the golden outputs beside them, NAME.golden.pcapng.
+    ///
+    /// Any other pcap or pcapng file needs a configuration; its interfaces are matched with the ports by name, else by their
+    /// order. What the box itself sent is told by the Ethernet addresses: `mac` of a port, or what the capture shows.
+    #[command(after_help = "Examples: mimbox-lab replay session.pcapng -o out.pcapng\n          \
+                            mimbox-lab replay capture.pcap -c box.toml -o out.pcapng\n          \
+                            mimbox-lab replay tests/replay            (compares; --bless writes the golden outputs anew)\n\n\
+                            Exit status: 0 as recorded, 1 something else came out, 2 the input is wrong.")]
     Replay(ReplayArgs),
     /// Prints the packets of a capture, one line each, with their MPTCP options in words.
     #[command(after_help = "Example: mimbox-lab inspect session.pcapng --only MP_JOIN")]
@@ -71,13 +79,22 @@ fn main() -> ExitCode {
         Command::Down(options) => cli::down(&options),
         Command::Link(args) => link::command(&args),
         Command::Sim(args) => sim::command(&args),
-        Command::Replay(args) => replay::replay(&args),
-        Command::Inspect(args) => replay::inspect(&args),
+        Command::Record(options) => cli::record(&options),
+        Command::Replay(args) => return of_input(replay::replay(&args)),
+        Command::Inspect(args) => return of_input(replay::inspect(&args)),
         Command::Bench(command) => bench::command(&command),
         Command::Transfer(command) => cli::transfer(&command),
     };
     result.unwrap_or_else(|error| {
         eprintln!("mimbox-lab: {error:#}");
         ExitCode::FAILURE
+    })
+}
+
+/// For commands that do nothing but read files: an error is one of their input.
+fn of_input(result: anyhow::Result<ExitCode>) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        eprintln!("mimbox-lab: {error:#}");
+        ExitCode::from(2)
     })
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use mimbox_dataplane::worker::PortReport;
-use mimbox_dataplane::{Control, PortState, Tick, Verdict};
+use mimbox_dataplane::{Control, Order, PortState, Tick, Verdict};
 use mimbox_stack::{Duration, Instant};
 
 use crate::admin::Publisher;
@@ -100,7 +100,7 @@ impl Observer {
     }
 
     /// The next step on the way to a stop.
-    fn proceed<E: Operated>(&mut self, tick: &mut Tick<'_, E>, counts: ConversionCounts) -> Verdict {
+    fn proceed<E>(&mut self, tick: &Tick<'_, E>, counts: ConversionCounts) -> Verdict {
         let asked = self.stop_requests.load(Ordering::Relaxed);
         match self.stage {
             Stage::Running if asked == 0 => Verdict::Continue,
@@ -110,9 +110,8 @@ impl Observer {
                     limit = %self.drain,
                     "draining: no conversion is opened any more; a second signal resets those that live"
                 );
-                tick.engine.refuse_openings();
                 self.stage = Stage::Draining(tick.now + self.drain);
-                self.proceed(tick, counts)
+                Verdict::Order(Order::RefuseOpenings)
             }
             Stage::Draining(until) => {
                 let idle = counts.live == 0 && counts.half_open == 0;
@@ -122,9 +121,8 @@ impl Observer {
                 if !idle {
                     tracing::info!(live = counts.live, "resetting the conversions that are left");
                 }
-                tick.engine.reset_all(tick.now);
                 self.stage = Stage::Resetting;
-                Verdict::Touched
+                Verdict::Order(Order::ResetAll)
             }
             Stage::Resetting => Verdict::Stop,
         }
@@ -139,7 +137,7 @@ impl<E: Operated> Control<E> for Observer {
             let list = tick.engine.connections(tick.now, request.limit);
             request.answer(list);
         }
-        self.proceed(&mut tick, counts)
+        self.proceed(&tick, counts)
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 use mimbox_dataplane::memory::{MemoryConfig, MemoryEnd, with_end};
-use mimbox_dataplane::{Engine, Notify};
+use mimbox_dataplane::{Engine, Notify, Order};
 use mimbox_stack::{Counter, Counters, FrameId, Instant, PortId, RxFrame, TxFrame};
 
 use super::*;
@@ -41,6 +41,13 @@ impl Engine for Keeper {
         }
     }
     fn on_timer(&mut self, _: Instant) {}
+    fn obey(&mut self, _: Instant, order: Order) {
+        match order {
+            Order::RefuseOpenings => self.refuses = true,
+            Order::ResetAll if self.leaks => {}
+            Order::ResetAll => self.kept.drain(..).for_each(|frame| self.pool.release(frame)),
+        }
+    }
     fn poll_transmit(&mut self, _: Instant) -> Option<TxFrame> {
         None
     }
@@ -63,16 +70,6 @@ impl Operated for Keeper {
     }
     fn connections(&mut self, _: Instant, limit: usize) -> ConnectionList {
         ConnectionList { total: limit as u64, connections: Vec::new() }
-    }
-    fn refuse_openings(&mut self) {
-        self.refuses = true;
-    }
-    fn reset_all(&mut self, _: Instant) {
-        if !self.leaks {
-            for frame in self.kept.drain(..) {
-                self.pool.release(frame);
-            }
-        }
     }
     fn release_all(&mut self, _: Instant) {}
 }

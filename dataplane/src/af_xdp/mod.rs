@@ -239,6 +239,8 @@ pub struct AfXdpPort {
     copies: bool,
     busy_poll: bool,
     queued: bool,
+    /// Frames that were dropped on transmission and not yet told as completed.
+    dropped: usize,
     state: PortState,
     stats: PortStats,
     last_kernel: PortStats,
@@ -263,6 +265,7 @@ impl AfXdpPort {
             copies: true,
             busy_poll: false,
             queued: false,
+            dropped: 0,
             state: PortState::Up,
             stats: PortStats::default(),
             last_kernel: PortStats::default(),
@@ -386,6 +389,7 @@ impl Port for AfXdpPort {
         self.queued = true;
         let Some(socket) = self.socket.as_mut().filter(|_| self.state == PortState::Up) else {
             self.stats.tx_dropped += 1;
+            self.dropped += 1;
             pool.tx_complete(frame.frame);
             return Ok(());
         };
@@ -409,8 +413,8 @@ impl Port for AfXdpPort {
     }
 
     fn complete(&mut self, pool: &mut FramePool) -> usize {
-        let Some(socket) = &mut self.socket else { return 0 };
-        let mut completed = 0;
+        let mut completed = std::mem::take(&mut self.dropped);
+        let Some(socket) = &mut self.socket else { return completed };
         while let Some(addr) = socket.completion.pop() {
             let frame = (addr >> self.frame_shift) as u32;
             if self.sending.remove(frame) {

@@ -15,7 +15,8 @@ fn items(bytes: &[u8]) -> io::Result<Vec<Item>> {
 }
 
 fn packet(interface: u32, nanos: u64, direction: Option<Direction>, bytes: &[u8], comment: Option<&str>) -> Packet {
-    Packet { nanos, interface, direction, bytes: bytes.to_vec(), comment: comment.map(str::to_owned) }
+    let (wire_len, comment) = (bytes.len() as u32, comment.map(str::to_owned));
+    Packet { nanos, interface, direction, bytes: bytes.to_vec(), wire_len, comment }
 }
 
 #[test]
@@ -66,8 +67,51 @@ fn an_old_pcap_is_one_interface_without_a_name() {
 
 #[test]
 fn what_is_no_capture_is_refused() {
-    assert!(items(b"").is_err());
-    assert!(items(b"this is a text file, and a long one at that").is_err());
+    for bytes in [&b""[..], b"this is a text file, and a long one at that"] {
+        let error = items(bytes).expect_err("no capture");
+        assert_eq!(error.to_string(), "it is neither pcap nor pcapng");
+    }
+}
+
+/// A pcap file of two packets, of which the second was cut to three bytes.
+fn old_pcap(link: u32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for word in [0xa1b2_c3d4u32, 0x0004_0002, 0, 0, 4, link, 7, 250, 3, 3] {
+        bytes.extend_from_slice(&word.to_le_bytes());
+    }
+    bytes.extend_from_slice(b"abc");
+    for word in [8u32, 1, 4, 1500] {
+        bytes.extend_from_slice(&word.to_le_bytes());
+    }
+    bytes.extend_from_slice(b"defg");
+    bytes
+}
+
+#[test]
+fn a_packet_that_the_capture_cut_says_how_long_it_was() {
+    let Item::Packet(packet) = items(&old_pcap(1)).unwrap().remove(2) else { panic!("a packet") };
+    assert_eq!((packet.nanos, packet.bytes.as_slice(), packet.wire_len), (8_000_001_000, &b"defg"[..], 1500));
+}
+
+#[test]
+fn another_link_layer_than_ethernet_is_refused_by_name() {
+    let error = items(&old_pcap(276)).expect_err("cooked packets");
+    assert!(error.to_string().contains("LINUX_SLL2"), "{error}");
+}
+
+#[test]
+fn a_capture_that_was_cut_off_says_so_wherever_it_ends() {
+    let mut writer = CaptureWriter::new(Vec::new(), None).unwrap();
+    writer.interface("wan0", None).unwrap();
+    writer.packet(0, 1, None, b"abcd", None).unwrap();
+    for whole in [old_pcap(1), writer.into_inner()] {
+        let ends: Vec<usize> = (4..whole.len()).filter(|&len| items(&whole[..len]).is_ok()).collect();
+        for len in (4..whole.len()).filter(|len| !ends.contains(len)) {
+            let error = items(&whole[..len]).expect_err("cut off");
+            assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{len} of {} bytes: {error}", whole.len());
+        }
+        assert!(ends.len() <= 3, "it may end between packets only: {ends:?}");
+    }
 }
 
 /// Sends what it receives out again by the same port, and once more ten milliseconds later.

@@ -149,7 +149,9 @@ enum Event {
     Frames(Instant, u32, Vec<(PortId, Vec<u8>)>),
     Timer(Instant, u32),
     Sent(Instant, PortId, Vec<u8>),
-    Limited(u32),
+    Order(Instant, u32, Order),
+    Polled(u32, bool),
+    Completed(PortId, u32),
 }
 
 #[derive(Clone, Default)]
@@ -171,8 +173,14 @@ impl Recorder for Log {
         let bytes = bytes(pool, &frame.frame, frame.offset, frame.len);
         self.0.borrow_mut().push(Event::Sent(now, frame.port, bytes));
     }
-    fn limited(&mut self, taken: u32) {
-        self.0.borrow_mut().push(Event::Limited(taken));
+    fn order(&mut self, now: Instant, free: u32, order: Order) {
+        self.0.borrow_mut().push(Event::Order(now, free, order));
+    }
+    fn polled(&mut self, taken: u32, limited: bool) {
+        self.0.borrow_mut().push(Event::Polled(taken, limited));
+    }
+    fn completed(&mut self, port: PortId, frames: u32) {
+        self.0.borrow_mut().push(Event::Completed(port, frames));
     }
 }
 
@@ -191,11 +199,60 @@ fn the_recorder_sees_every_event_with_its_time_before_the_engine_does() {
     let expected = [
         Event::Frames(start, 254, vec![(PortId(0), b"one packet".to_vec()), (PortId(0), b"another".to_vec())]),
         Event::Sent(start, PortId(1), b"one packet".to_vec()),
-        Event::Limited(1),
+        Event::Polled(1, true),
         // The port stalled, so there is room again, and what was left comes out.
+        Event::Completed(PortId(1), 1),
         Event::Timer(Instant::from_millis(1_001), 255),
         Event::Sent(Instant::from_millis(1_001), PortId(1), b"another".to_vec()),
-        Event::Limited(1),
+        Event::Polled(1, true),
+    ];
+    assert_eq!(*log.0.borrow(), expected);
+    audit(worker);
+}
+
+#[test]
+fn the_recorder_is_told_when_frames_come_back_between_polls_and_between_events() {
+    let (mut worker, [a, _b], _) = bench(MemoryConfig { tx_ring: 2, queue: 16 }, WorkerConfig::default());
+    let log = Log::default();
+    worker.record(Box::new(log.clone()));
+    for n in 0..3u8 {
+        a.push(&[n; 60]);
+    }
+    worker.turn();
+    a.push(&[3; 60]);
+    worker.turn();
+    let told: Vec<Event> = log.0.borrow().iter().filter(|event| !matches!(event, Event::Frames(..))).cloned().collect();
+    let now = Instant::from_millis(1);
+    let sent = |n: u8| Event::Sent(now, PortId(1), vec![n; 60]);
+    let expected = [
+        sent(0),
+        sent(1),
+        // The ring is full: it is emptied to make room for the third.
+        sent(2),
+        Event::Completed(PortId(1), 2),
+        Event::Polled(3, false),
+        Event::Completed(PortId(1), 1),
+        sent(3),
+        Event::Polled(1, false),
+    ];
+    assert_eq!(told, expected);
+    audit(worker);
+}
+
+#[test]
+fn an_order_is_recorded_and_followed_by_another_tick_at_once() {
+    let (mut worker, _ends, _) = bench(MemoryConfig::default(), WorkerConfig::default());
+    let log = Log::default();
+    worker.record(Box::new(log.clone()));
+    let mut orders =
+        [Verdict::Order(Order::RefuseOpenings), Verdict::Order(Order::ResetAll), Verdict::Stop].into_iter();
+    worker.run(&AtomicBool::new(false), &mut |_: Tick<'_, Relay>| orders.next().unwrap());
+    let now = Instant::from_millis(1);
+    let expected = [
+        Event::Order(now, 256, Order::RefuseOpenings),
+        Event::Polled(0, false),
+        Event::Order(now, 256, Order::ResetAll),
+        Event::Polled(0, false),
     ];
     assert_eq!(*log.0.borrow(), expected);
     audit(worker);

@@ -7,5 +7,6 @@ mod configuration;
 mod lifecycle;
 mod opening;
 mod paths;
+mod recording;
 mod transfers;
 mod wire;

@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 pub use super::demo::{DemoOptions, demo};
 use super::leftovers::remove_leftovers;
 use super::plan::{Family, Path, Plan};
+pub use super::session::RecordOptions;
 use super::topology::{BoxRole, Lab, LabOptions, Mode, PREFIX, Rate, ServerMptcp};
 use super::transfer::{ConnectOptions, ServeOptions, connect, serve};
 
@@ -142,4 +143,9 @@ pub fn transfer(command: &TransferCommand) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// Records a session of a live box.
+pub fn record(options: &RecordOptions) -> Result<ExitCode> {
+    super::session::command(options)
 }

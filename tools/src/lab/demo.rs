@@ -50,7 +50,7 @@ pub struct DemoOptions {
     pub output: PathBuf,
 }
 
-fn parse_size(text: &str) -> Result<u64, String> {
+pub(super) fn parse_size(text: &str) -> Result<u64, String> {
     let lower = text.to_ascii_lowercase();
     let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit: u64 = match &lower[digits.len()..] {

@@ -30,6 +30,7 @@ mod plan;
 pub(crate) mod process;
 mod progress;
 mod runner;
+mod session;
 mod topology;
 pub mod transfer;
 
@@ -42,7 +43,8 @@ pub use namespace::{InterfaceCounters, Namespace};
 pub use observe::{OptionCounts, ServerWatch};
 pub use plan::{BOX_PORTS, Family, Path, Plan};
 pub use process::{Process, require_privileges};
-pub use runner::{RunningTransfer, Transfer, TransferReport, TransferServer};
+pub use runner::{RunningTransfer, Transfer, TransferReport, TransferServer, lab_binary};
+pub use session::{SessionOptions, record};
 pub use topology::{BoxRole, Lab, LabOptions, Mode, Rate, ServerMptcp};
 
 #[cfg(test)]

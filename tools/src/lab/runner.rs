@@ -19,7 +19,7 @@ const SERVER_GRACE: Duration = Duration::from_secs(10);
 
 /// The program `mimbox-lab`: what `MIMBOX_LAB` names, else this very program when it is one, else beside it or, for a
 /// test, one directory above.
-fn lab_binary() -> Result<PathBuf> {
+pub fn lab_binary() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("MIMBOX_LAB") {
         return Ok(path.into());
     }

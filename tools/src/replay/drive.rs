@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use anyhow::{Context as _, bail};
-use mimbox_dataplane::Engine;
-use mimbox_dataplane::record::{Cause, Event, Given};
+use mimbox_dataplane::record::{Cause, Completion, Event, Given};
+use mimbox_dataplane::{Engine, Order};
 use mimbox_stack::limits::RX_HEADROOM;
 use mimbox_stack::{FrameId, Instant, PortId, RxFrame};
 
@@ -14,12 +14,19 @@ pub(crate) trait Sink {
     fn frame(&mut self, now: Instant, port: PortId, bytes: &[u8]) -> anyhow::Result<()>;
 }
 
+/// What moves the engine in one step.
+enum Move {
+    Frames,
+    Timer,
+    Order(Order),
+}
+
 /// Moves an engine, event by event, as the worker did that recorded them.
 pub(crate) struct Driver<E> {
     engine: E,
     batch: Vec<RxFrame>,
-    /// Frames that the NIC has not given back yet, in the order in which they were sent.
-    sent: VecDeque<FrameId>,
+    /// Frames that a port has not given back yet, in the order in which they were sent.
+    sent: VecDeque<(PortId, FrameId)>,
     /// Frames kept away from the engine, as rings kept them then.
     held: Vec<FrameId>,
 }
@@ -44,7 +51,12 @@ impl<E: Engine> Driver<E> {
             }
         }
         self.match_free_frames(event.free_frames);
-        self.step(event.now, matches!(event.cause, Cause::Timer), limit, sink)
+        let moved = match event.cause {
+            Cause::Frames(_) => Move::Frames,
+            Cause::Timer => Move::Timer,
+            Cause::Order(order) => Move::Order(order),
+        };
+        self.step(event.now, &moved, limit, &event.completions, sink)
     }
 
     /// Runs one packet of a capture, after the timers that were due before it.
@@ -58,7 +70,7 @@ impl<E: Engine> Driver<E> {
         self.timers_until(now, sink)?;
         self.complete_all();
         self.receive(port, bytes)?;
-        self.step(now, false, None, sink).map(drop)
+        self.step(now, &Move::Frames, None, &[], sink).map(drop)
     }
 
     /// Runs the timers that are due up to `until`, each at its own time.
@@ -68,7 +80,7 @@ impl<E: Engine> Driver<E> {
             self.complete_all();
             // A deadline that does not move on would keep the replay for ever.
             last = at.max(last + mimbox_stack::Duration::from_micros(1));
-            self.step(last.min(until), true, None, sink)?;
+            self.step(last.min(until), &Move::Timer, None, &[], sink)?;
             if last >= until {
                 break;
             }
@@ -85,20 +97,39 @@ impl<E: Engine> Driver<E> {
         }
     }
 
-    fn step(&mut self, now: Instant, timer: bool, limit: Option<u32>, sink: &mut dyn Sink) -> anyhow::Result<Given> {
-        if timer {
-            self.engine.on_timer(now);
-        } else {
-            self.engine.on_frames(now, &mut self.batch);
+    fn step(
+        &mut self,
+        now: Instant,
+        moved: &Move,
+        limit: Option<u32>,
+        completions: &[Completion],
+        sink: &mut dyn Sink,
+    ) -> anyhow::Result<Given> {
+        match *moved {
+            Move::Frames => self.engine.on_frames(now, &mut self.batch),
+            Move::Timer => self.engine.on_timer(now),
+            Move::Order(order) => self.engine.obey(now, order),
         }
         let mut given = Given { limited: limit.is_some(), ..Given::default() };
-        while limit.is_none_or(|limit| given.frames < limit) {
+        let mut completions = completions.iter();
+        loop {
+            while let Some(back) = completions.as_slice().first().filter(|back| back.after <= given.frames) {
+                self.complete_by(back.port, back.frames);
+                completions.next();
+            }
+            if limit.is_some_and(|limit| given.frames >= limit) {
+                break;
+            }
             let Some(tx) = self.engine.poll_transmit(now) else { break };
             let start = usize::from(tx.offset);
             let bytes = self.engine.pool().bytes(&tx.frame).get(start..start + usize::from(tx.len)).unwrap_or(&[]);
             given.add(tx.port, bytes);
             sink.frame(now, tx.port, bytes)?;
-            self.sent.push_back(tx.frame);
+            self.sent.push_back((tx.port, tx.frame));
+        }
+        // An engine that gives fewer frames than the one that was recorded must have them back all the same.
+        for back in completions {
+            self.complete_by(back.port, back.frames);
         }
         Ok(given)
     }
@@ -107,7 +138,11 @@ impl<E: Engine> Driver<E> {
         let frame = self.take_frame().context("the pool is too small for what the recording holds")?;
         let Some(room) = self.engine.pool().bytes_mut(&frame).get_mut(RX_HEADROOM..RX_HEADROOM + bytes.len()) else {
             self.engine.pool().release(frame);
-            bail!("a packet of {} bytes does not fit a frame: set limits.frame_size to 4096", bytes.len());
+            bail!(
+                "a packet of {} bytes does not fit a frame: set frame_size = 4096 under [limits]; if it is longer than the \
+                 link's MTU, capture again with the offloads of the capturing device off (`ethtool -K DEV gro off tso off gso off`)",
+                bytes.len()
+            );
         };
         room.copy_from_slice(bytes);
         self.batch.push(RxFrame { port, frame, offset: RX_HEADROOM as u16, len: bytes.len() as u16 });
@@ -124,15 +159,13 @@ impl<E: Engine> Driver<E> {
         self.engine.pool().alloc_control()
     }
 
-    /// Makes the pool have as many free frames as it had then: the engine's windows may depend on it.
+    /// Makes the pool have as many free frames as it had then: the engine's windows may depend on it. Frames that are kept
+    /// away stand for those that waited for reception then; only an engine that keeps more than the recorded one did is
+    /// given sent frames back before their time.
     fn match_free_frames(&mut self, free: u32) {
         while self.engine.pool().free_frames() < free {
             match self.held.pop() {
-                Some(frame) if self.sent.is_empty() => self.engine.pool().release(frame),
-                Some(frame) => {
-                    self.held.push(frame);
-                    self.complete_one();
-                }
+                Some(frame) => self.engine.pool().release(frame),
                 None if self.sent.is_empty() => break,
                 None => self.complete_one(),
             }
@@ -144,8 +177,22 @@ impl<E: Engine> Driver<E> {
     }
 
     fn complete_one(&mut self) {
-        if let Some(frame) = self.sent.pop_front() {
+        if let Some((_, frame)) = self.sent.pop_front() {
             self.engine.pool().tx_complete(frame);
+        }
+    }
+
+    /// Gives back the oldest `frames` frames of a port.
+    fn complete_by(&mut self, port: PortId, frames: u32) {
+        let mut left = frames;
+        let mut at = 0;
+        while left > 0 && at < self.sent.len() {
+            if self.sent.get(at).is_none_or(|(of, _)| *of != port) {
+                at += 1;
+            } else if let Some((_, frame)) = self.sent.remove(at) {
+                self.engine.pool().tx_complete(frame);
+                left -= 1;
+            }
         }
     }
 

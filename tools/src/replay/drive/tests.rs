@@ -1,3 +1,4 @@
+use mimbox_dataplane::record::AFTER_ALL;
 use mimbox_stack::mem::Region;
 use mimbox_stack::{Counters, Duration, FramePool, PoolConfig, TxFrame};
 
@@ -9,13 +10,14 @@ struct Echo {
     counters: Counters,
     waiting: VecDeque<TxFrame>,
     next: Instant,
+    orders: Vec<Order>,
 }
 
 impl Echo {
     fn new() -> Self {
         let pool = FramePool::new(Region::map(32, 2048).expect("memory"), PoolConfig { rx_reserve: 0 });
         let next = Instant::ZERO + Duration::from_secs(1);
-        Self { pool, counters: Counters::default(), waiting: VecDeque::new(), next }
+        Self { pool, counters: Counters::default(), waiting: VecDeque::new(), next, orders: Vec::new() }
     }
     fn queue(&mut self, rx: RxFrame) {
         let free = self.pool.free_frames() as u8;
@@ -37,6 +39,9 @@ impl Engine for Echo {
             let frame = self.pool.alloc_control().expect("a frame");
             self.queue(RxFrame { port: PortId(0), frame, offset: 0, len: 20 });
         }
+    }
+    fn obey(&mut self, _: Instant, order: Order) {
+        self.orders.push(order);
     }
     fn poll_transmit(&mut self, _: Instant) -> Option<TxFrame> {
         self.waiting.pop_front()
@@ -64,7 +69,8 @@ impl Sink for Seen {
 
 fn frames(at_ms: u64, free_frames: u32, count: usize, given: Option<Given>) -> Event {
     let frames = vec![(PortId(1), vec![0; 60]); count];
-    Event { now: Instant::from_millis(at_ms), free_frames, cause: Cause::Frames(frames), given }
+    let (now, cause) = (Instant::from_millis(at_ms), Cause::Frames(frames));
+    Event { now, free_frames, cause, given, completions: Vec::new() }
 }
 
 #[test]
@@ -86,8 +92,36 @@ fn an_engine_that_was_not_polled_to_the_end_is_not_now_either() {
     let stopped = Given { frames: 2, digest: 0, limited: true };
     let given = driver.recorded(&frames(1, 20, 5, Some(stopped)), &mut seen).expect("an event");
     assert_eq!((given.frames, given.limited), (2, true));
-    let rest = Event { now: Instant::from_millis(2), free_frames: 20, cause: Cause::Timer, given: None };
+    let rest = Event { cause: Cause::Timer, ..frames(2, 20, 0, None) };
     assert_eq!(driver.recorded(&rest, &mut seen).expect("an event").frames, 3);
+}
+
+#[test]
+fn sent_frames_come_back_when_they_did_and_from_the_port_that_they_did() {
+    let mut driver = Driver::new(Echo::new());
+    let mut seen = Seen::default();
+    let pending = |driver: &mut Driver<Echo>| driver.engine().pool.audit().tx_pending;
+    let back = |after, port, frames| Completion { after, port: PortId(port), frames };
+    // The ring gave one of three back while the engine was still being polled, and one after that.
+    let completions = vec![back(2, 1, 1), back(AFTER_ALL, 1, 1), back(AFTER_ALL, 0, 5)];
+    let event = Event { completions, ..frames(1, 20, 3, None) };
+    driver.recorded(&event, &mut seen).expect("an event");
+    assert_eq!(pending(&mut driver), 1);
+    driver
+        .recorded(&Event { completions: vec![back(AFTER_ALL, 1, 2)], ..frames(2, 20, 1, None) }, &mut seen)
+        .expect("an event");
+    assert_eq!(pending(&mut driver), 0);
+    driver.finish();
+    assert_eq!(driver.engine().pool.free_frames(), 32);
+}
+
+#[test]
+fn orders_reach_the_engine() {
+    let mut driver = Driver::new(Echo::new());
+    let event = Event { cause: Cause::Order(Order::ResetAll), ..frames(1, 20, 0, None) };
+    driver.recorded(&event, &mut Seen::default()).expect("an event");
+    assert_eq!(driver.engine().orders, [Order::ResetAll]);
+    driver.finish();
 }
 
 #[test]
