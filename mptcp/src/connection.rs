@@ -379,7 +379,7 @@ impl Connection {
             }
             Mode::Negotiating | Mode::Plain(_) => {}
         }
-        self.check_first_data(index, result, signals, fresh, conns, env);
+        self.check_first_data(now, index, result, signals, fresh, conns, env);
         if let Mode::Plain(_) = self.mode {
             self.on_plain_ack(conns, env);
         }

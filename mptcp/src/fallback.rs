@@ -10,6 +10,7 @@ use mimbox_stack::{Counter, Env, Instant, RxQueue, SeqNum};
 use crate::connection::{Connection, DataFin, Mode, ask_ack};
 use crate::dsn::Dsn;
 use crate::event::{Event, HalfOutcome};
+use crate::limits::{INFINITE_ON_ACKS, UNCONFIRMED_TIMEOUTS};
 use crate::option::{MptcpOption, ResetReason};
 use crate::subflow::{Phase, ResetWith};
 
@@ -28,9 +29,41 @@ pub(crate) enum Reason {
 
 /// What plain operation needs to know beside the subflow itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Fallback {
-    /// The infinite mapping is still to be said on the next data.
-    pub(crate) say_infinite: bool,
+pub(crate) enum Fallback {
+    /// No option is sent any more.
+    Silent,
+    /// The infinite mapping is said on what takes sequence space, until some of it that carried the mapping has arrived. As
+    /// there may be nothing of the kind to send, it is said on so many pure ACKs as well.
+    SayInfinite {
+        /// What acknowledges the first segment that carried it.
+        said_to: Option<SeqNum>,
+        /// Pure ACKs that will carry it.
+        on_acks: u8,
+    },
+}
+
+impl Fallback {
+    /// True when the next segment carries the infinite mapping; `end` is its end if it takes sequence space.
+    pub(crate) fn says_infinite(&mut self, end: Option<SeqNum>) -> bool {
+        match (self, end) {
+            (Self::SayInfinite { said_to, .. }, Some(end)) => {
+                said_to.get_or_insert(end);
+                true
+            }
+            (Self::SayInfinite { on_acks, .. }, None) if *on_acks > 0 => {
+                *on_acks -= 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Everything before `una` has arrived.
+    fn on_ack(&mut self, una: SeqNum) {
+        if matches!(self, Self::SayInfinite { said_to: Some(end), .. } if una.at_or_after(*end)) {
+            *self = Self::Silent;
+        }
+    }
 }
 
 impl Connection {
@@ -46,8 +79,12 @@ impl Connection {
         });
         // RFC 8684 §3.7: whoever finds that options do not pass says so by one infinite mapping, in case they pass in
         // the other direction. After a handshake without MP_CAPABLE no option is sent at all.
-        let say_infinite = self.mode == Mode::Multipath && reason != Reason::Handshake;
-        self.mode = Mode::Plain(Fallback { say_infinite });
+        let says = self.mode == Mode::Multipath && reason != Reason::Handshake;
+        self.mode = Mode::Plain(if says {
+            Fallback::SayInfinite { said_to: None, on_acks: INFINITE_ON_ACKS }
+        } else {
+            Fallback::Silent
+        });
         self.established = true;
         self.deadlines.data = Instant::MAX;
         self.deadlines.probe = Instant::MAX;
@@ -87,6 +124,9 @@ impl Connection {
         let Some(subflow) = self.subflows.first_mut() else { return };
         let Some(conn) = conns.get(subflow.id) else { return };
         let una = conn.snd_una();
+        if let Mode::Plain(state) = &mut self.mode {
+            state.on_ack(una);
+        }
         let acked = una.saturating_distance_from(subflow.last_una);
         subflow.last_una = subflow.last_una.max(una);
         // The FIN takes a sequence number but no byte.
@@ -187,9 +227,25 @@ impl Connection {
         }
     }
 
-    /// Where on the subflow the byte that the infinite mapping starts at stands: the first one not acknowledged.
-    pub(crate) fn infinite_start(&self, seq: SeqNum, dsn: Dsn) -> (Dsn, SeqNum) {
-        let back = dsn.saturating_distance_from(self.snd.una) as u32;
-        (dsn - u64::from(back), seq - back)
+    /// Where the infinite mapping starts: at the first byte not acknowledged, on the data level and on subflow `index`.
+    pub(crate) fn infinite_start(&self, index: usize) -> (Dsn, u32) {
+        let subflow = &self.subflows[index];
+        (self.snd.una.min(self.snd.nxt), subflow.last_una.distance_from(subflow.snd_origin))
+    }
+
+    /// True when a data-level timeout shows that options do not pass on the only subflow there ever was: what is sent there
+    /// arrives, but no DATA_ACK comes back.
+    ///
+    /// RFC 8684 §3.7 lets the ACK of the first data decide. It is silent about a peer that falls back later and has no data
+    /// to say so with, and about a connection that ends without any.
+    pub(crate) fn options_are_lost(&self, conns: &mut ConnTable) -> bool {
+        let [subflow] = self.subflows.as_slice() else { return false };
+        if !subflow.is_initial() || !self.may_fall_back() {
+            return false;
+        }
+        if subflow.confirmed {
+            return subflow.bare_acks;
+        }
+        self.data_tries >= UNCONFIRMED_TIMEOUTS && conns.get(subflow.id).is_some_and(|conn| conn.all_acked())
     }
 }

@@ -28,6 +28,10 @@ pub const ADD_ADDR_RETRIES: u8 = 3;
 pub const ADD_ADDR_TIMEOUT: Duration = Duration::from_secs(2);
 /// How many times an MP_JOIN third ACK is sent again before the subflow is given up.
 pub const JOIN_ACK_RETRIES: u8 = 6;
+/// Pure ACKs that carry the infinite mapping after a fallback: none of them may arrive, and there may be no data to carry it.
+pub const INFINITE_ON_ACKS: u8 = 16;
+/// Data-level timeouts after which a connection that never had a DATA_ACK, and has no data in flight, falls back.
+pub const UNCONFIRMED_TIMEOUTS: u8 = 3;
 /// The longest that a data-level timer backs off to.
 pub const MAX_DATA_RTO: Duration = Duration::from_secs(10);
 /// The shortest data-level timeout.

@@ -5,6 +5,7 @@ use mimbox_stack::tcp::ConnTable;
 use mimbox_stack::{Counter, Duration, Env, Instant};
 
 use crate::connection::{Connection, DataFin, Mode, holders, set_holders};
+use crate::fallback::Reason;
 use crate::limits::{DATA_TIMEOUT_SEGMENTS, OPPORTUNISTIC_SEGMENTS, REINJECT_SCAN};
 use crate::scheduler::{Candidates, lowest_rtt};
 use crate::subflow::Subflow;
@@ -162,13 +163,18 @@ impl Connection {
         }
         env.counters.inc(Counter::MptcpDataTimeouts);
         self.data_tries = self.data_tries.saturating_add(1);
+        if self.options_are_lost(conns) {
+            return self.fall_back(0, Reason::NoOption, conns, env);
+        }
         let first_holders = self.snd.retained.front().map_or(0, holders);
         let busy = self.subflows.iter().any(|subflow| {
             let carries = subflow.holder & first_holders != 0 && subflow.takes_signals();
             carries && conns.get(subflow.id).is_some_and(|conn| !conn.all_acked())
         });
-        // A subflow that is still at work on the first segment retransmits it by itself; not for ever, though.
-        if !busy || self.data_tries > 1 {
+        // A subflow that is still at work on the first segment retransmits it by itself; not for ever, though, when another
+        // could take it.
+        let elsewhere = self.subflows.iter().any(|subflow| subflow.takes_data() && subflow.holder & first_holders == 0);
+        if !busy || self.data_tries > 1 && elsewhere {
             let count = DATA_TIMEOUT_SEGMENTS.min(self.snd.next);
             for entry in self.snd.retained.iter_mut().take(count) {
                 set_holders(entry, 0);

@@ -81,6 +81,8 @@ pub(crate) struct Subflow {
     pub(crate) penalised_until: Instant,
     /// A DSS with a DATA_ACK arrived on it: options pass both ways.
     pub(crate) confirmed: bool,
+    /// The peer has acknowledged something without any MPTCP option since the last one came.
+    pub(crate) bare_acks: bool,
     /// The third ACK of our MP_CAPABLE or MP_JOIN was sent at least once.
     pub(crate) third_ack_sent: bool,
     /// When the third ACK of our MP_JOIN is sent again.
@@ -118,6 +120,7 @@ impl Subflow {
             stale: false,
             penalised_until: Instant::ZERO,
             confirmed: false,
+            bare_acks: false,
             third_ack_sent: false,
             third_ack_due: Instant::MAX,
             third_ack_tries: 0,

@@ -239,8 +239,10 @@ impl Connection {
     /// The first data decides: without an MPTCP option it is plain TCP for good.
     ///
     /// RFC 8684 §3.7: an option that passed on the SYNs may still be dropped from data.
+    #[allow(clippy::too_many_arguments, reason = "one step of on_segment")]
     pub(super) fn check_first_data(
         &mut self,
+        now: Instant,
         index: usize,
         result: Outcome,
         signals: &Signals,
@@ -253,11 +255,18 @@ impl Connection {
                 self.fall_back(index, Reason::NoOption, conns, env);
             }
             Mode::Multipath => {
-                let first = self.contiguous
-                    && self.subflows[index].is_initial()
-                    && self.rcv.nxt == self.first_remote()
-                    && self.subflows[index].mapper.is_blank();
-                if first && !fresh.is_empty() && signals.is_empty() {
+                let subflow = &self.subflows[index];
+                let takes_space = !fresh.is_empty() || result.contains(Outcome::FIN);
+                if !takes_space || !signals.is_empty() || subflow.bytes_received > 0 || !subflow.mapper.is_blank() {
+                    return;
+                }
+                if !subflow.is_initial() {
+                    // RFC 8684 §3.7: mappings stand on every segment until one is acknowledged, so here options are lost.
+                    if subflow.phase == Phase::Open && !fresh.is_empty() {
+                        let reason = Some(ResetReason::MiddleboxInterference);
+                        self.abort_subflow(now, index, reason, ResetWith::Nothing, conns, env);
+                    }
+                } else if self.contiguous && self.rcv.nxt == self.first_remote() {
                     self.fall_back(index, Reason::NoOption, conns, env);
                 }
             }

@@ -311,12 +311,18 @@ impl Connection {
         conns: &mut ConnTable,
         env: &mut Env<'_>,
     ) {
-        let subflow = &self.subflows[index];
-        if subflow.confirmed || !signals.is_empty() || !result.contains(Outcome::ACKED) {
+        let subflow = &mut self.subflows[index];
+        if !signals.is_empty() {
+            subflow.bare_acks = false;
             return;
         }
         let acked_data = conns.get(subflow.id).is_some_and(|conn| conn.snd_una().after(subflow.snd_origin + 1));
-        if !acked_data {
+        if !result.contains(Outcome::ACKED) || !acked_data {
+            return;
+        }
+        if subflow.confirmed {
+            // One such ACK may be a middlebox's own. Should no DATA_ACK come either, a timeout will tell.
+            subflow.bare_acks = true;
             return;
         }
         if subflow.is_initial() && self.contiguous {

@@ -440,23 +440,23 @@ impl Connection {
         }
     }
 
-    /// After a fallback: no options, but for an MP_FAIL and the one infinite mapping.
+    /// After a fallback: no options, but for an MP_FAIL and the infinite mapping.
     fn decorate_plain(&mut self, index: usize, out: &mut Outgoing) {
         let Mode::Plain(mut state) = self.mode else { return };
         if out.flags.intersects(TcpFlags::SYN | TcpFlags::RST) {
             return;
         }
-        if out.payload.is_some() && !out.retransmit && state.say_infinite {
-            state.say_infinite = false;
+        let len = out.payload.as_ref().map_or(0, |payload| u32::from(payload.len));
+        let len = len + u32::from(out.flags.contains(TcpFlags::FIN));
+        if out.payload.is_none() && !self.subflows[index].signals.is_empty() {
+            let signal = self.subflows[index].signals.remove(0);
+            signal.emit(&mut out.upper);
+        } else if state.says_infinite((len > 0).then(|| out.seq + len)) {
             self.mode = Mode::Plain(state);
-            let (dsn, seq) = self.infinite_start(out.seq, Dsn(out.dsn));
-            let ssn = seq.distance_from(self.subflows[index].snd_origin);
+            let (dsn, ssn) = self.infinite_start(index);
             let checksum = self.checksum.then_some(0);
             let mapping = DssMapping { dsn: WireDsn::new(dsn, Width::Long), ssn, len: 0, checksum };
             MptcpOption::Dss(Dss { data_ack: None, mapping: Some(mapping), data_fin: false }).emit(&mut out.upper);
-        } else if out.payload.is_none() && !self.subflows[index].signals.is_empty() {
-            let signal = self.subflows[index].signals.remove(0);
-            signal.emit(&mut out.upper);
         }
     }
 }
