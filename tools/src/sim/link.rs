@@ -3,6 +3,7 @@
 use mimbox_stack::{Instant, Rng};
 
 use super::draw;
+use super::middlebox::Middlebox;
 use super::packet::{Packet, Packets};
 pub use crate::link::{Burst, LinkOptions, LinkTotals};
 use crate::link::{Channel, Dice, Fate, Offered};
@@ -17,11 +18,19 @@ const IP_TYPES: [[u8; 2]; 2] = [[0x08, 0x00], [0x86, 0xdd]];
 #[derive(Debug)]
 pub(crate) struct Link {
     channel: Channel,
+    middlebox: Option<Middlebox>,
+    /// Packets that lost MPTCP options.
+    pub(crate) stripped: u64,
 }
 
 impl Link {
     pub(crate) fn new(options: LinkOptions, rng: Rng) -> Self {
-        Self { channel: Channel::new(options, Dice::Sequence(Box::new(rng))) }
+        Self { channel: Channel::new(options, Dice::Sequence(Box::new(rng))), middlebox: None, stripped: 0 }
+    }
+
+    /// The same link with a middlebox on it.
+    pub(crate) fn with(self, middlebox: Option<Middlebox>) -> Self {
+        Self { middlebox, ..self }
     }
 
     /// What happened on it.
@@ -43,6 +52,9 @@ impl Link {
         match self.channel.offer(now, offered) {
             Fate::Overflowed | Fate::Oversized | Fate::Lost => packets.recycle(packet),
             Fate::Passes(passage) => {
+                if self.middlebox.is_some_and(|middlebox| middlebox.meddle(&mut packet)) {
+                    self.stripped += 1;
+                }
                 if let Some(at) = passage.copy_at {
                     arrive(at, packets.copy_of(&packet));
                 }

@@ -15,6 +15,7 @@ mod converter;
 pub(crate) mod draw;
 mod host;
 mod link;
+mod middlebox;
 mod node;
 mod observer;
 mod packet;
@@ -27,6 +28,7 @@ mod world;
 
 pub use command::{Report, SimArgs, command, run_many};
 pub use link::{Burst, LinkOptions, LinkTotals};
+pub use middlebox::{Middlebox, Strips};
 pub use peer::PeerOptions;
 pub use plan::{Closing, Ended, Plan, Speaks, Target, Traffic};
 pub use profile::{BoxOptions, HostOptions, Options, PROFILES, Profile, Topology};

@@ -1,6 +1,6 @@
 //! What every node of a world has in common.
 
-use mimbox_stack::{Duration, Instant};
+use mimbox_stack::{Counters, Duration, Instant};
 
 use super::packet::{Outbox, Packet};
 use super::plan::App;
@@ -24,6 +24,10 @@ pub(crate) trait Node {
     fn poll_every(&self) -> Duration;
     /// Shows each application at this node, with the number of its connection.
     fn apps(&self, visit: &mut dyn FnMut(usize, End, &App));
+    /// What a host of clients that speak MPTCP counted.
+    fn client_counters(&self) -> Option<&Counters> {
+        None
+    }
     /// Applications that have not ended.
     fn open_ends(&self) -> usize;
     /// True when nothing is left of any connection, TIME-WAIT apart.

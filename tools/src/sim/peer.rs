@@ -163,6 +163,8 @@ struct Service {
     last_ack: Option<u32>,
     /// The acknowledgment number that acknowledges the FIN, once that was sent.
     fin_end: Option<u32>,
+    /// The sequence number after all that was sent.
+    sent_end: Option<u32>,
 }
 
 /// One host.
@@ -322,7 +324,16 @@ impl Host {
 
     fn add(&mut self, plan: usize, socket: Socket<'static>, app: App, connect_at: Option<Instant>) {
         let handle = self.sockets.add(socket);
-        self.services.push(Service { plan, handle, app, connect_at, fin_seen: false, last_ack: None, fin_end: None });
+        self.services.push(Service {
+            plan,
+            handle,
+            app,
+            connect_at,
+            fin_seen: false,
+            last_ack: None,
+            fin_end: None,
+            sent_end: None,
+        });
         self.open += 1;
     }
 
@@ -340,12 +351,15 @@ impl Host {
         self.inbox = inbox;
     }
 
-    /// True for an acknowledgment that says nothing new to a socket of which only the FIN is unacknowledged.
+    /// True for the acknowledgments after which smoltcp 0.14 has no timer any more though something is unacknowledged. Any
+    /// network may lose an acknowledgment, so these get lost:
     ///
-    /// smoltcp 0.14 takes the third of those for a reason to retransmit at once, finds no data to retransmit, and stops
-    /// its timer: a lost FIN is then never sent again. Any network may lose an acknowledgment, so these get lost.
+    /// - one that says nothing new to a socket of which only the FIN is unacknowledged. The third is taken for a reason to
+    ///   retransmit at once, no data is found, and a lost FIN is never sent again;
+    /// - one that acknowledges part of what is in flight and closes the window. The retransmission timer gives way to a
+    ///   probe of the window, which is stopped when the window opens, and the rest is never sent again.
     fn would_stall_on(&mut self, packet: &[u8]) -> bool {
-        let Some(ack) = PureAck::of(packet) else { return false };
+        let Some(ack) = Acknowledgment::of(packet) else { return false };
         let Self { services, sockets, .. } = self;
         services.iter_mut().any(|service| {
             let socket = sockets.get::<Socket<'_>>(service.handle);
@@ -353,6 +367,13 @@ impl Host {
                 return false;
             }
             let only_fin = matches!(socket.state(), State::FinWait1 | State::Closing | State::LastAck);
+            let part = service.sent_end.is_some_and(|end| (end.wrapping_sub(ack.number) as i32) > 0);
+            if ack.window == 0 && part {
+                return true;
+            }
+            if !ack.pure {
+                return false;
+            }
             let again = service.last_ack.replace(ack.number) == Some(ack.number);
             again && only_fin && socket.send_queue() == 0 && service.fin_end != Some(ack.number)
         })
@@ -399,13 +420,18 @@ impl Host {
             self.interface.poll(time, &mut self.wire, &mut self.sockets);
         }
         for packet in self.wire.sent.drain(..) {
-            if let Some((port, end)) = fin_in(&packet)
+            if let Some(Sent { port, end, fin }) = Sent::of(&packet)
                 && let Some(service) = self.services.iter_mut().find(|service| {
                     let socket = self.sockets.get::<Socket<'_>>(service.handle);
                     socket.local_endpoint().is_some_and(|local| local.port == port)
                 })
             {
-                service.fin_end = Some(end);
+                if fin {
+                    service.fin_end = Some(end);
+                }
+                if service.sent_end.is_none_or(|before| (end.wrapping_sub(before) as i32) > 0) {
+                    service.sent_end = Some(end);
+                }
             }
             out.queue.push((0, packet));
         }
@@ -432,30 +458,46 @@ fn tcp_in(packet: &[u8]) -> Option<TcpPacket<&[u8]>> {
     tcp.verify_checksum(&ip.src_addr().into(), &ip.dst_addr().into()).then_some(tcp)
 }
 
-/// The port that a FIN comes from, and what acknowledges it.
-fn fin_in(packet: &[u8]) -> Option<(u16, u32)> {
-    // Flags first: most packets are none.
-    if packet.get(47).is_none_or(|flags| flags & 1 == 0) {
-        return None;
-    }
-    let tcp = tcp_in(packet)?;
-    let end = (tcp.seq_number().0 as u32).wrapping_add(tcp.payload().len() as u32).wrapping_add(1);
-    tcp.fin().then_some((tcp.src_port(), end))
+/// A segment with data or a FIN that a host sent.
+struct Sent {
+    /// The port that it comes from.
+    port: u16,
+    /// What acknowledges all of it.
+    end: u32,
+    /// It has a FIN.
+    fin: bool,
 }
 
-/// A segment with nothing but an acknowledgment.
-struct PureAck {
+impl Sent {
+    fn of(packet: &[u8]) -> Option<Self> {
+        // smoltcp's own IPv4 has no options, so the TCP header is where it always is; most hosts mostly acknowledge.
+        let tcp = TcpPacket::new_checked(packet.get(34..)?).ok()?;
+        let is_tcp = packet.get(12..14)? == [0x08, 0x00] && *packet.get(23)? == 6;
+        let fin = tcp.fin();
+        let len = tcp.payload().len() as u32 + u32::from(fin);
+        let end = (tcp.seq_number().0 as u32).wrapping_add(len);
+        (is_tcp && len > 0 && !tcp.syn() && !tcp.rst()).then(|| Self { port: tcp.src_port(), end, fin })
+    }
+}
+
+/// What a segment says to a host beside its data.
+struct Acknowledgment {
     /// The port that it goes to.
     port: u16,
     /// The acknowledgment number.
     number: u32,
+    /// The window, before scaling.
+    window: u16,
+    /// It has no data and no flag but ACK.
+    pure: bool,
 }
 
-impl PureAck {
+impl Acknowledgment {
     fn of(packet: &[u8]) -> Option<Self> {
         let tcp = tcp_in(packet)?;
-        let pure = tcp.ack() && !tcp.syn() && !tcp.fin() && !tcp.rst() && tcp.payload().is_empty();
-        pure.then(|| Self { port: tcp.dst_port(), number: tcp.ack_number().0 as u32 })
+        let pure = !tcp.fin() && tcp.payload().is_empty();
+        let (port, number, window) = (tcp.dst_port(), tcp.ack_number().0 as u32, tcp.window_len());
+        (tcp.ack() && !tcp.syn() && !tcp.rst()).then_some(Self { port, number, window, pure })
     }
 }
 

@@ -4,6 +4,7 @@ use mimbox_stack::{Duration, Rng};
 
 use super::draw::{self, between, chance, log_between, log_micros, pick};
 use super::link::{Burst, LinkOptions, draw_shape};
+use super::middlebox::{Middlebox, Strips};
 use super::peer::PeerOptions;
 use super::plan::Traffic;
 
@@ -84,6 +85,8 @@ pub struct Options {
     pub traffic: Traffic,
     /// What the links do, by pairs: first path, second path, towards servers; each has both directions.
     pub links: [[LinkOptions; 2]; 3],
+    /// What takes MPTCP options out on the two paths, by directions.
+    pub middleboxes: [[Option<Middlebox>; 2]; 2],
     /// The clients.
     pub clients: HostOptions,
     /// The servers when they are smoltcp's.
@@ -115,7 +118,16 @@ pub const PROFILES: &[Profile] = &[
     Profile { name: "clean", about: "no loss anywhere; every client by the destination option", draw: clean },
     Profile { name: "issue-a", about: "1% loss, duplication and reordering on every link, both modes", draw: impaired },
     Profile { name: "lossy", about: "up to 5% random loss and bursts of loss", draw: lossy },
-    Profile { name: "swarm", about: "everything at random: corruption, small MTUs, resets, slow readers", draw: swarm },
+    Profile {
+        name: "stripped",
+        about: "as issue-a, and middleboxes that take MPTCP options out: fallback",
+        draw: stripped,
+    },
+    Profile {
+        name: "swarm",
+        about: "everything at random: corruption, middleboxes, small MTUs, resets, slow readers",
+        draw: swarm,
+    },
     Profile {
         name: "foreign-direct",
         about: "no box: smoltcp against itself, a test of the simulator",
@@ -156,6 +168,7 @@ fn base(rng: &mut Rng, connections: usize) -> Options {
             slow_reader_ppm: 0,
         },
         links: link.map(|both| [both, both]),
+        middleboxes: [[None; 2]; 2],
         clients: HostOptions {
             mtu: 1500,
             receive_buffer: log_between(rng, 16 << 10, 1 << 20) as u32,
@@ -218,6 +231,23 @@ fn impaired(rng: &mut Rng, connections: usize) -> Options {
     options
 }
 
+/// A middlebox on one direction or both of each path.
+fn meddle(rng: &mut Rng, options: &mut Options) {
+    for [there, back] in &mut options.middleboxes {
+        let strips = pick(rng, &[Strips::Syns, Strips::AllButSyns, Strips::All]);
+        let middlebox = Middlebox { strips, flows_ppm: pick(rng, &[200_000, 1_000_000]), salt: rng.next_u64() };
+        let (one, other) = pick(rng, &[(true, true), (true, false), (false, true)]);
+        *there = one.then_some(middlebox);
+        *back = other.then_some(middlebox);
+    }
+}
+
+fn stripped(rng: &mut Rng, connections: usize) -> Options {
+    let mut options = impaired(rng, connections);
+    meddle(rng, &mut options);
+    options
+}
+
 fn lose(rng: &mut Rng, options: &mut Options) {
     for link in options.links.iter_mut().flatten() {
         link.loss_ppm = between(rng, 0, 50_000) as u32;
@@ -256,6 +286,9 @@ fn swarm(rng: &mut Rng, connections: usize) -> Options {
         if rng.below(4) == 0 {
             link.queue_bytes = log_between(rng, 8 << 10, 128 << 10) as u32;
         }
+    }
+    if rng.below(4) == 0 {
+        meddle(rng, &mut options);
     }
     let traffic = &mut options.traffic;
     traffic.mptcp_ppm = pick(rng, &[0, 500_000, 1_000_000]);

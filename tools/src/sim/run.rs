@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use mimbox_converter::config::Config;
-use mimbox_stack::{Duration, Instant};
+use mimbox_stack::{Counter, Counters, Duration, Instant};
 use serde::Serialize;
 
 use super::converter::Converter;
@@ -44,6 +44,12 @@ pub struct Totals {
     pub reordered: u64,
     /// Packets with a changed byte.
     pub corrupted: u64,
+    /// Packets that lost MPTCP options.
+    pub stripped: u64,
+    /// Further subflows of MPTCP clients.
+    pub joined: u64,
+    /// MPTCP clients that fell back to TCP.
+    pub fallbacks: u64,
     /// Virtual milliseconds.
     pub virtual_ms: u64,
 }
@@ -51,8 +57,21 @@ pub struct Totals {
 impl Totals {
     /// Adds another run's totals.
     pub fn add(&mut self, other: &Self) {
-        let Self { runs, connections, mptcp, bytes, packets, lost, duplicated, reordered, corrupted, virtual_ms } =
-            other;
+        let Self {
+            runs,
+            connections,
+            mptcp,
+            bytes,
+            packets,
+            lost,
+            duplicated,
+            reordered,
+            corrupted,
+            stripped,
+            joined,
+            fallbacks,
+            virtual_ms,
+        } = other;
         self.runs += runs;
         self.connections += connections;
         self.mptcp += mptcp;
@@ -62,6 +81,9 @@ impl Totals {
         self.duplicated += duplicated;
         self.reordered += reordered;
         self.corrupted += corrupted;
+        self.stripped += stripped;
+        self.joined += joined;
+        self.fallbacks += fallbacks;
         self.virtual_ms += virtual_ms;
     }
 
@@ -72,23 +94,36 @@ impl Totals {
         self.reordered = links.reordered;
         self.corrupted = links.corrupted;
     }
+
+    /// Counts what a client's MPTCP did.
+    fn note_client(&mut self, counters: &Counters) {
+        self.joined += counters.get(Counter::MptcpJoinAccepted);
+        self.fallbacks +=
+            [Counter::MptcpFallbackHandshake, Counter::MptcpFallbackNoOption, Counter::MptcpFallbackChecksum]
+                .iter()
+                .map(|&why| counters.get(why))
+                .sum::<u64>();
+    }
 }
 
 impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} runs, {} connections ({} MPTCP), {} bytes compared, {} packets ({} lost, {} duplicated, {} reordered, \
-             {} corrupted), {} s of virtual time",
+            "{} runs, {} connections ({} MPTCP with {} further subflows, {} of them fell back), {} bytes compared, {} \
+             packets ({} lost, {} duplicated, {} reordered, {} corrupted, {} stripped), {} s of virtual time",
             self.runs,
             self.connections,
             self.mptcp,
+            self.joined,
+            self.fallbacks,
             self.bytes,
             self.packets,
             self.lost,
             self.duplicated,
             self.reordered,
             self.corrupted,
+            self.stripped,
             self.virtual_ms / 1_000
         )
     }
@@ -171,6 +206,7 @@ pub fn run_captured(
     totals.mptcp = plans.iter().filter(|plan| plan.speaks == Speaks::Mptcp).count() as u64;
     totals.virtual_ms = ended.as_millis();
     totals.note_links(&world.link_totals());
+    totals.stripped = world.stripped();
     let complaints = audit(&mut world, &plans, &mut totals);
     if complaints.is_empty() { Ok(totals) } else { Err(failed(complaints)) }
 }
@@ -182,6 +218,9 @@ fn audit(world: &mut World, plans: &[Plan], totals: &mut Totals) -> Vec<String> 
         complaints.extend(node.audit(now));
     }
     for node in world.nodes() {
+        if let Some(counters) = node.client_counters() {
+            totals.note_client(counters);
+        }
         node.apps(&mut |index, end, app| {
             totals.bytes += app.received;
             let Some(plan) = plans.get(index) else { return };
@@ -303,8 +342,9 @@ fn configuration(options: &Options) -> String {
 fn join(world: &mut World, options: &Options, pair: usize, left: (usize, u8), right: (usize, u8), seed: u64) {
     let [there, back] = options.links[pair % options.links.len()];
     let part = 100 + 2 * pair as u64;
-    world.connect(left, right, Link::new(there, draw::stream(seed, part)));
-    world.connect(right, left, Link::new(back, draw::stream(seed, part + 1)));
+    let [one, other] = options.middleboxes.get(pair).copied().unwrap_or_default();
+    world.connect(left, right, Link::new(there, draw::stream(seed, part)).with(one));
+    world.connect(right, left, Link::new(back, draw::stream(seed, part + 1)).with(other));
 }
 
 #[cfg(test)]

@@ -206,4 +206,9 @@ impl World {
         }
         totals
     }
+
+    /// Packets that lost MPTCP options.
+    pub(crate) fn stripped(&self) -> u64 {
+        self.wires.iter().map(|wire| wire.link.stripped).sum()
+    }
 }

@@ -378,6 +378,10 @@ impl Node for Host {
         }
     }
 
+    fn client_counters(&self) -> Option<&Counters> {
+        (self.role == Role::Client).then_some(&self.res.counters)
+    }
+
     fn open_ends(&self) -> usize {
         self.open
     }
