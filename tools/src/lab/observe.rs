@@ -18,8 +18,8 @@ pub struct OptionCounts {
     pub tcp: u64,
     /// With an MPTCP option (kind 30).
     pub mptcp: u64,
-    /// Those of them that are SYNs: a transparent box lets the client ask the server for MPTCP.
-    pub mptcp_syn: u64,
+    /// Those of them that are SYNs with MP_CAPABLE: a transparent box lets the client ask the server for MPTCP.
+    pub mp_capable_syn: u64,
     /// With an experimental option (kind 253), such as Dst Opt.
     pub experimental: u64,
 }
@@ -33,13 +33,13 @@ impl<'a> ServerWatch<'a> {
              table inet watch {\n\
              counter seen_tcp { }\n\
              counter seen_mptcp { }\n\
-             counter seen_mptcp_syn { }\n\
+             counter seen_mp_capable_syn { }\n\
              counter seen_experimental { }\n\
              chain arriving {\n\
              type filter hook prerouting priority raw; policy accept;\n\
              meta l4proto tcp counter name seen_tcp\n\
              tcp option 30 exists counter name seen_mptcp\n\
-             tcp flags & (syn | ack) == syn tcp option 30 exists counter name seen_mptcp_syn\n\
+             tcp flags & (syn | ack) == syn tcp option mptcp subtype 0 counter name seen_mp_capable_syn\n\
              tcp option 253 exists counter name seen_experimental\n\
              }\n\
              }\n",
@@ -64,7 +64,7 @@ impl<'a> ServerWatch<'a> {
         Ok(OptionCounts {
             tcp: count("seen_tcp")?,
             mptcp: count("seen_mptcp")?,
-            mptcp_syn: count("seen_mptcp_syn")?,
+            mp_capable_syn: count("seen_mp_capable_syn")?,
             experimental: count("seen_experimental")?,
         })
     }

@@ -64,6 +64,17 @@ pub(super) struct Summary {
     runs: Vec<RunSummary>,
     frames_in_use_before: u64,
     frames_in_use_after: u64,
+    checks: Vec<CheckSummary>,
+}
+
+#[derive(Debug, Serialize)]
+struct CheckSummary {
+    mode: String,
+    check: String,
+    holds: bool,
+    /// Why it does not hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fault: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -81,6 +92,7 @@ impl Summary {
     /// The frames are those of all modes together.
     pub(super) fn of(results: &[ModeResult]) -> Self {
         let runs = results.iter().flat_map(|result| result.runs.iter().map(|run| (result.mode, run)));
+        let checks = results.iter().flat_map(|result| result.checks.done.iter().map(|check| (result.mode, check)));
         Self {
             runs: runs
                 .map(|(mode, run)| RunSummary {
@@ -95,6 +107,14 @@ impl Summary {
                 .collect(),
             frames_in_use_before: results.iter().map(|result| u64::from(result.frames_before)).sum(),
             frames_in_use_after: results.iter().map(|result| u64::from(result.frames_after)).sum(),
+            checks: checks
+                .map(|(mode, (check, fault))| CheckSummary {
+                    mode: mode.to_string(),
+                    check: check.clone(),
+                    holds: fault.is_none(),
+                    fault: fault.clone(),
+                })
+                .collect(),
         }
     }
 }
