@@ -5,4 +5,5 @@ mod engine;
 pub mod lab;
 pub mod link;
 pub mod replay;
+pub mod script;
 pub mod sim;

@@ -7,6 +7,7 @@ use mimbox_tools::bench::{self, BenchCommand};
 use mimbox_tools::lab::cli;
 use mimbox_tools::link::{self, LinkArgs};
 use mimbox_tools::replay::{self, InspectArgs, ReplayArgs};
+use mimbox_tools::script::{self, ScriptArgs};
 use mimbox_tools::sim::{self, SimArgs};
 
 /// Labs, replay and simulation for MiMBox.
@@ -61,6 +62,10 @@ enum Command {
                             mimbox-lab replay tests/replay            (compares; --bless writes the golden outputs anew)\n\n\
                             Exit status: 0 as recorded, 1 something else came out, 2 the input is wrong.")]
     Replay(ReplayArgs),
+    /// Runs protocol scripts: segments in, segments expected, each against the clock.
+    #[command(after_help = "Example: mimbox-lab script tests/script/rfc5961-3.2-rst-in-window.pkt\n\n\
+                            Exit status: 0 when every script holds or fails as tests/script/KNOWN.md says.")]
+    Script(ScriptArgs),
     /// Prints the packets of a capture, one line each, with their MPTCP options in words.
     #[command(after_help = "Example: mimbox-lab inspect session.pcapng --only MP_JOIN")]
     Inspect(InspectArgs),
@@ -81,6 +86,7 @@ fn main() -> ExitCode {
         Command::Sim(args) => sim::command(&args),
         Command::Record(options) => cli::record(&options),
         Command::Replay(args) => return of_input(replay::replay(&args)),
+        Command::Script(args) => script::command(&args),
         Command::Inspect(args) => return of_input(replay::inspect(&args)),
         Command::Bench(command) => bench::command(&command),
         Command::Transfer(command) => cli::transfer(&command),
