@@ -1,0 +1,52 @@
+//! Simulated networks, one from each seed: what must hold in every one is checked by the simulator. `mimbox-lab sim` runs
+//! as many as one likes.
+
+use std::num::NonZero;
+use std::thread;
+
+use mimbox_tools::sim::{Profile, Totals, run_many};
+
+/// Runs `seeds` seeds of a profile from the first on; a failing one says how to run it again.
+fn all_hold(profile: &str, seeds: u64, connections: usize) -> Totals {
+    let profile = Profile::named(profile).expect("a profile that there is");
+    let threads = thread::available_parallelism().map_or(1, NonZero::get);
+    let report = run_many(profile, 1, seeds, connections, threads, |_| {});
+    let failures: Vec<String> = report.failures.iter().map(ToString::to_string).collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    assert_eq!(report.totals.runs, seeds);
+    println!("{}: {}", profile.name, report.totals);
+    report.totals
+}
+
+#[test]
+fn five_hundred_connections_over_links_that_lose_duplicate_and_reorder() {
+    let totals = all_hold("issue-a", 50, 500);
+    assert_eq!(totals.connections, 25_000);
+    // The links did something, and MPTCP used its second paths.
+    assert!(totals.lost > 0 && totals.duplicated > 0 && totals.reordered > 0, "{totals}");
+    assert!(totals.joined > totals.mptcp / 4, "{totals}");
+}
+
+#[test]
+fn connections_over_clean_links_and_over_bursts_of_loss() {
+    all_hold("clean", 10, 60);
+    all_hold("lossy", 10, 60);
+}
+
+#[test]
+fn connections_whose_options_vanish_fall_back() {
+    let totals = all_hold("stripped", 20, 60);
+    assert!(totals.fallbacks > totals.mptcp / 10 && totals.joined > 0, "{totals}");
+}
+
+#[test]
+fn connections_with_everything_at_random() {
+    all_hold("swarm", 20, 60);
+}
+
+#[test]
+fn hosts_without_a_box_between_them() {
+    all_hold("tcp-direct", 10, 60);
+    all_hold("mptcp-direct", 10, 60);
+    all_hold("foreign-direct", 10, 60);
+}
