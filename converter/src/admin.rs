@@ -1,8 +1,7 @@
 //! The admin socket: how `mimbox stats` and `mimbox connections` ask a running box.
 //!
-//! The worker never waits for the operator. Each tick it fills a [`Snapshot`] and swaps it into a slot, unless a reader
-//! has the slot at that moment: then the next tick does. The list of connections is made by the worker itself, at the
-//! tick after it was asked for.
+//! What is told is the present: a request wakes the worker, which answers it between two batches of packets, at a tick
+//! of its own. The worker never waits for the operator, and the operator waits no longer than [`PATIENCE`] for it.
 //!
 //! A request is a line (`stats` or `connections LIMIT`), the answer a JSON document up to the end of the stream.
 
@@ -11,9 +10,9 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -24,7 +23,7 @@ use crate::metrics::{ConnectionList, Snapshot};
 #[cfg(test)]
 mod tests;
 
-/// How long each side waits for the other.
+/// How long each side of the socket waits for the other, and the server for the worker.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Longest request.
 const REQUEST_MAX: u64 = 256;
@@ -73,42 +72,39 @@ pub enum AdminError {
     },
 }
 
-/// A list of connections that somebody waits for.
+/// What somebody waits for.
 #[derive(Debug)]
-pub struct ConnectionsRequest {
-    /// How many at most.
-    pub limit: usize,
-    answer: Sender<ConnectionList>,
+pub enum Request {
+    /// The statistics.
+    Stats(Answer<Snapshot>),
+    /// The list of live conversions.
+    Connections {
+        /// How many at most.
+        limit: usize,
+        /// Where the list goes.
+        answer: Answer<ConnectionList>,
+    },
 }
 
-impl ConnectionsRequest {
-    /// Answers; the asker may have gone.
-    pub fn answer(self, list: ConnectionList) {
-        let _ = self.answer.send(list);
+/// Where an answer goes; the asker may have gone.
+#[derive(Debug)]
+pub struct Answer<T>(Sender<T>);
+
+impl<T> Answer<T> {
+    /// Answers.
+    pub fn give(self, answer: T) {
+        let _ = self.0.send(answer);
     }
 }
 
-/// The worker's end: where snapshots go and requests come from.
+/// The worker's end: where requests come from.
 #[derive(Debug)]
-pub struct Publisher {
-    slot: Arc<Mutex<Box<Snapshot>>>,
-    spare: Box<Snapshot>,
-    requests: Receiver<ConnectionsRequest>,
-}
+pub struct Requests(Receiver<Request>);
 
-impl Publisher {
-    /// Fills a snapshot and makes it the one that is shown. Never waits: when a reader is at the slot, the snapshot is
-    /// kept for the next time.
-    pub fn publish(&mut self, fill: impl FnOnce(&mut Snapshot)) {
-        fill(&mut self.spare);
-        if let Ok(mut shown) = self.slot.try_lock() {
-            std::mem::swap(&mut *shown, &mut self.spare);
-        }
-    }
-
-    /// The next request for connections, if there is one.
-    pub fn request(&mut self) -> Option<ConnectionsRequest> {
-        self.requests.try_recv().ok()
+impl Requests {
+    /// The next request, if there is one. Never waits.
+    pub fn take(&mut self) -> Option<Request> {
+        self.0.try_recv().ok()
     }
 }
 
@@ -121,27 +117,21 @@ pub struct AdminServer {
 }
 
 impl AdminServer {
-    /// Makes the socket and answers on it; `first` is shown until the worker publishes. `wake` asks the worker for a tick.
+    /// Makes the socket and answers on it. `wake` asks the worker for a tick.
     ///
     /// # Errors
     /// When another box has the socket, or it cannot be made.
-    pub fn start(
-        path: &Path,
-        first: Snapshot,
-        wake: impl Fn() + Send + 'static,
-    ) -> Result<(Self, Publisher), AdminError> {
+    pub fn start(path: &Path, wake: impl Fn() + Send + 'static) -> Result<(Self, Requests), AdminError> {
         let listener = bind(path)?;
-        let slot = Arc::new(Mutex::new(Box::new(first.clone())));
         let (ask, requests) = channel();
         let stop = Arc::new(AtomicBool::new(false));
-        let serving = Serving { slot: Arc::clone(&slot), ask, wake };
+        let serving = Serving { ask, wake };
         let stopping = Arc::clone(&stop);
         let thread = std::thread::Builder::new()
             .name("admin".to_owned())
             .spawn(move || serving.serve(&listener, &stopping))
             .map_err(|source| AdminError::Bind { path: path.to_owned(), source })?;
-        let server = Self { path: path.to_owned(), stop, thread: Some(thread) };
-        Ok((server, Publisher { slot, spare: Box::new(first), requests }))
+        Ok((Self { path: path.to_owned(), stop, thread: Some(thread) }, Requests(requests)))
     }
 }
 
@@ -183,8 +173,7 @@ fn bind(path: &Path) -> Result<UnixListener, AdminError> {
 
 /// What the server's thread holds.
 struct Serving<W> {
-    slot: Arc<Mutex<Box<Snapshot>>>,
-    ask: Sender<ConnectionsRequest>,
+    ask: Sender<Request>,
     wake: W,
 }
 
@@ -220,20 +209,24 @@ impl<W: Fn()> Serving<W> {
     }
 
     fn stats(&self) -> String {
-        // Cloned, so that the slot is free again for the worker's next tick.
-        let snapshot = self.slot.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        serde_json::to_string(&snapshot).unwrap_or_else(|error| refusal(&error.to_string()))
+        self.ask_worker(Request::Stats)
     }
 
     fn connections(&self, limit: usize) -> String {
+        self.ask_worker(|answer| Request::Connections { limit: limit.min(CONNECTIONS_MAX), answer })
+    }
+
+    fn ask_worker<T: serde::Serialize>(&self, request: impl FnOnce(Answer<T>) -> Request) -> String {
         let (answer, answered) = channel();
-        if self.ask.send(ConnectionsRequest { limit: limit.min(CONNECTIONS_MAX), answer }).is_err() {
+        if self.ask.send(request(Answer(answer))).is_err() {
             return refusal("the box is stopping");
         }
         (self.wake)();
         match answered.recv_timeout(PATIENCE) {
-            Ok(list) => serde_json::to_string(&list).unwrap_or_else(|error| refusal(&error.to_string())),
-            Err(_) => refusal("the worker did not answer in time"),
+            Ok(told) => serde_json::to_string(&told).unwrap_or_else(|error| refusal(&error.to_string())),
+            // The worker went away with the request.
+            Err(RecvTimeoutError::Disconnected) => refusal("the box is stopping"),
+            Err(RecvTimeoutError::Timeout) => refusal("the worker did not answer in time"),
         }
     }
 }

@@ -17,7 +17,7 @@ use thiserror::Error;
 
 use crate::admin::{AdminError, AdminServer};
 use crate::config::{Backend, Config, ConfigError, CopyMode, Wait, XdpMode};
-use crate::metrics::{Operated, Snapshot};
+use crate::metrics::Operated;
 
 mod observe;
 mod probe;
@@ -327,7 +327,7 @@ fn serve<E: Operated, C: Clock>(
     stop_requests: Arc<AtomicU8>,
 ) -> Result<(), Failure> {
     let waker = worker.waker();
-    let (server, publisher) = AdminServer::start(&config.admin.socket, first_snapshot(config), move || waker.raise())?;
+    let (server, requests) = AdminServer::start(&config.admin.socket, move || waker.raise())?;
     tracing::info!(socket = %config.admin.socket.display(), "the box is up");
     let mut observer = Observer::new(config, publisher, stop_requests);
     worker.run(&AtomicBool::new(false), &mut observer);
@@ -336,15 +336,13 @@ fn serve<E: Operated, C: Clock>(
     engine.release_all(now);
     drop(server);
     let audit = engine.pool().audit();
+    // Whoever still waits for an answer is told that none will come.
+    drop(observer);
     if audit.held > 0 || audit.broken > 0 {
         return Err(Failure::Leak(audit.held + audit.broken));
     }
     tracing::info!(frames = audit.free, "stopped; every frame was given back");
     Ok(())
-}
-
-fn first_snapshot(config: &Config) -> Snapshot {
-    Snapshot::new(config.ports.iter().map(|port| (port.id, port.name.as_str(), port.interface.as_str())))
 }
 
 fn worker_config(config: &Config) -> WorkerConfig {

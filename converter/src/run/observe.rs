@@ -7,7 +7,7 @@ use mimbox_dataplane::worker::PortReport;
 use mimbox_dataplane::{Control, Order, PortState, Tick, Verdict};
 use mimbox_stack::{Duration, Instant};
 
-use crate::admin::Publisher;
+use crate::admin::{Request, Requests};
 use crate::config::{Config, mac_text};
 use crate::metrics::{ConversionCounts, Operated, PortSnapshot, RunState, Snapshot, WorkerSnapshot};
 
@@ -15,7 +15,9 @@ use super::checksum_advice;
 
 /// Called by the worker each tick.
 pub(super) struct Observer {
-    publisher: Publisher,
+    requests: Requests,
+    /// How things stood at the last tick.
+    snapshot: Snapshot,
     /// How often a stop was asked for: once drains, twice stops at once.
     stop_requests: Arc<AtomicU8>,
     stage: Stage,
@@ -44,7 +46,7 @@ struct Watched {
 }
 
 impl Observer {
-    pub(super) fn new(config: &Config, publisher: Publisher, stop_requests: Arc<AtomicU8>) -> Self {
+    pub(super) fn new(config: &Config, requests: Requests, stop_requests: Arc<AtomicU8>) -> Self {
         let watched = |port: &crate::config::PortConfig| Watched {
             name: port.name.clone(),
             interface: port.interface.clone(),
@@ -52,7 +54,10 @@ impl Observer {
             advice: String::new(),
         };
         Self {
-            publisher,
+            requests,
+            snapshot: Snapshot::new(
+                config.ports.iter().map(|port| (port.id, port.name.as_str(), port.interface.as_str())),
+            ),
             stop_requests,
             stage: Stage::Running,
             drain: config.worker.drain,
@@ -67,36 +72,42 @@ impl Observer {
         self.last_tick
     }
 
-    fn publish<E: Operated>(&mut self, tick: &mut Tick<'_, E>) -> ConversionCounts {
-        let Self { publisher, stage, started, ports, .. } = self;
+    /// Fills the snapshot in, and warns of what is seen in it.
+    fn look<E: Operated>(&mut self, tick: &mut Tick<'_, E>) {
+        let Self { snapshot, stage, started, ports, .. } = self;
         let uptime = tick.now.since(*started.get_or_insert(tick.now));
-        let mut counts = ConversionCounts::default();
-        publisher.publish(|snapshot| {
-            snapshot.uptime_s = uptime.as_secs_f64();
-            snapshot.state = if *stage == Stage::Running { RunState::Running } else { RunState::Draining };
-            tick.engine.observe(snapshot);
-            counts = snapshot.conversions;
-            let in_rings = tick.ports.frames();
-            let pool = tick.engine.pool();
-            snapshot.pool.frames = pool.total();
-            snapshot.pool.free = pool.free_frames();
-            snapshot.pool.in_rings = in_rings;
-            snapshot.pool.in_use = pool.in_use().saturating_sub(in_rings);
-            let worker = tick.worker;
-            snapshot.worker = WorkerSnapshot {
-                turns: worker.turns,
-                batches: worker.batches,
-                sleeps: worker.sleeps,
-                backlog_peak: worker.backlog_peak,
-            };
-            for report in tick.ports.iter() {
-                fill_port(snapshot, &report);
+        snapshot.uptime_s = uptime.as_secs_f64();
+        snapshot.state = if *stage == Stage::Running { RunState::Running } else { RunState::Draining };
+        tick.engine.observe(snapshot);
+        let in_rings = tick.ports.frames();
+        let pool = tick.engine.pool();
+        snapshot.pool.frames = pool.total();
+        snapshot.pool.free = pool.free_frames();
+        snapshot.pool.in_rings = in_rings;
+        snapshot.pool.in_use = pool.in_use().saturating_sub(in_rings);
+        let worker = tick.worker;
+        snapshot.worker = WorkerSnapshot {
+            turns: worker.turns,
+            batches: worker.batches,
+            sleeps: worker.sleeps,
+            backlog_peak: worker.backlog_peak,
+        };
+        for report in tick.ports.iter() {
+            fill_port(snapshot, &report);
+        }
+        for (port, watched) in snapshot.ports.iter_mut().zip(ports.iter_mut()) {
+            watched.warn(port);
+        }
+    }
+
+    /// Answers everybody who asked.
+    fn answer<E: Operated>(&mut self, tick: &mut Tick<'_, E>) {
+        while let Some(request) = self.requests.take() {
+            match request {
+                Request::Stats(answer) => answer.give(self.snapshot.clone()),
+                Request::Connections { limit, answer } => answer.give(tick.engine.connections(tick.now, limit)),
             }
-            for (port, watched) in snapshot.ports.iter_mut().zip(ports.iter_mut()) {
-                watched.warn(port);
-            }
-        });
-        counts
+        }
     }
 
     /// The next step on the way to a stop.
@@ -132,11 +143,9 @@ impl Observer {
 impl<E: Operated> Control<E> for Observer {
     fn tick(&mut self, mut tick: Tick<'_, E>) -> Verdict {
         self.last_tick = tick.now;
-        let counts = self.publish(&mut tick);
-        while let Some(request) = self.publisher.request() {
-            let list = tick.engine.connections(tick.now, request.limit);
-            request.answer(list);
-        }
+        self.look(&mut tick);
+        self.answer(&mut tick);
+        let counts = self.snapshot.conversions;
         self.proceed(&tick, counts)
     }
 }

@@ -10,7 +10,7 @@ use mimbox_stack::{Counter, Counters, FrameId, Instant, PortId, RxFrame, TxFrame
 
 use super::*;
 use crate::admin::{ask_connections, ask_stats};
-use crate::metrics::{ConnectionList, RunState};
+use crate::metrics::{ConnectionList, RunState, Snapshot};
 
 /// Keeps every frame until it is told to reset: each counts as a conversion.
 struct Keeper {
@@ -149,6 +149,24 @@ fn a_running_box_shows_its_ports_frames_and_counters() {
     assert_eq!((snapshot.pool.frames, snapshot.pool.in_use), (1024, 1), "rings are not counted as use");
     assert_eq!(snapshot.pool.free + snapshot.pool.in_rings + snapshot.pool.in_use, 1024);
     assert_eq!(ask_connections(&running.config.admin.socket, 3).expect("an answer").total, 3);
+    running.ask_to_stop();
+    running.ask_to_stop();
+    running.thread.join().expect("no panic").expect("a clean stop");
+}
+
+#[test]
+fn an_idle_box_shows_what_is_and_not_what_was() {
+    let running = Running::start("", false);
+    for frames in 1..=20 {
+        // Long enough that the worker sleeps, short enough that its own next look is far.
+        pause();
+        running.end.push(&[0; 60]);
+        while running.end.unread() > 0 {
+            pause();
+        }
+        let seen = ask_stats(&running.config.admin.socket).expect("an answer");
+        assert_eq!(seen.counters.get(Counter::RxFrames), frames, "the worker has had the packet");
+    }
     running.ask_to_stop();
     running.ask_to_stop();
     running.thread.join().expect("no panic").expect("a clean stop");
