@@ -472,7 +472,10 @@ impl Port for AfXdpPort {
     fn close(&mut self, pool: &mut FramePool) {
         self.last_kernel = self.socket.as_ref().and_then(Socket::statistics).unwrap_or(self.last_kernel);
         self.steering = None;
-        self.flush();
+        // A port that was opened in vain has no interface to kick; nothing was ever sent there.
+        if self.sending.len() > 0 {
+            self.flush();
+        }
         // What the device still reads must not be given away: it gets a moment to finish.
         for _ in 0..50 {
             self.complete(pool);

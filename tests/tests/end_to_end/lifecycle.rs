@@ -32,6 +32,19 @@ fn a_box_that_was_killed_starts_again_at_once() -> Result<()> {
 }
 
 #[test]
+fn a_box_that_starts_and_stops_in_order_complains_of_nothing() -> Result<()> {
+    let Some(bench) = Bench::new(Mode::Explicit)? else { return Ok(()) };
+    let file = bench.lab.file("mimbox.log");
+    let Bench { middle, lab, server, .. } = bench;
+    middle.stop()?;
+    let log = std::fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+    ensure!(log.contains("the box is up"), "the log does not say that the box is up:\n{log}");
+    ensure!(!log.contains("WARN") && !log.contains("ERROR"), "the log of an orderly run has complaints:\n{log}");
+    drop((server, lab));
+    Ok(())
+}
+
+#[test]
 fn a_box_that_is_stopped_gives_every_frame_back() -> Result<()> {
     let Some(mut bench) = Bench::new(Mode::Explicit)? else { return Ok(()) };
     bench.transfer(&Transfer::new(Direction::Both, 4 * MIB))?;
