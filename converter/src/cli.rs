@@ -24,7 +24,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run the box until it is told to stop (SIGINT, SIGTERM).
     #[command(after_help = "Example:\n  mimbox run -c /etc/mimbox.toml\n\n\
-                            A second signal, or the end of the drain time, resets what is left.")]
+                            A second signal, or the end of the drain time, resets what is left.\n\
+                            A next hop that does not answer for `next_hop_wait` ends the start with status 2.")]
     Run {
         /// The configuration file.
         #[arg(short, long, value_name = "FILE")]

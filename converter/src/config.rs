@@ -334,6 +334,8 @@ pub struct WorkerConfig {
     pub ring: u32,
     /// How long live conversions may go on after a signal to stop.
     pub drain: Duration,
+    /// How long a start waits for next hops that do not answer ARP or NDP.
+    pub next_hop_wait: Duration,
 }
 
 /// Where `mimbox stats` asks.

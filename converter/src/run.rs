@@ -30,10 +30,6 @@ use observe::Observer;
 pub use probe::NextHop;
 pub use system::{checksum_advice, missing_privileges};
 
-/// How long `run` waits for next hops to answer before it goes on without them.
-const PROBE_AT_START: std::time::Duration = std::time::Duration::from_millis(1_200);
-/// How long `check --probe` waits.
-const PROBE_AT_CHECK: std::time::Duration = std::time::Duration::from_millis(3_500);
 /// How long a worker looks for packets before it sleeps.
 const SPIN: Duration = Duration::from_micros(20);
 
@@ -265,12 +261,11 @@ pub fn check(config: Config, probe: bool) -> Result<Vec<NextHop>, Failure> {
     }
     let mut pool = pool(&config)?;
     let mut ports = open(&config, &mut pool)?;
-    let hops = probe::next_hops(&config, &mut pool, &mut ports, PROBE_AT_CHECK)?;
+    let hops = probe::next_hops(&config, &mut pool, &mut ports, || false);
     for port in &mut ports {
         port.close(&mut pool);
     }
-    let silent: Vec<String> = hops.iter().filter(|hop| hop.mac.is_none()).map(NextHop::complaint).collect();
-    if silent.is_empty() { Ok(hops) } else { Err(Failure::NextHop(silent.join("\n"))) }
+    hops
 }
 
 fn require_privileges() -> Result<(), Failure> {
@@ -298,11 +293,20 @@ pub fn run<E: Operated>(
     let signals = signals::Signals::catch().map_err(|source| Failure::System { doing: "catching signals", source })?;
     let mut pool = pool(&config)?;
     let mut ports = open(&config, &mut pool)?;
-    for hop in probe::next_hops(&config, &mut pool, &mut ports, PROBE_AT_START)? {
-        match hop.mac {
-            Some(mac) => tracing::info!(next_hop = %hop.via, port = hop.port, %mac, "the next hop answers"),
-            None => tracing::error!("{}", hop.complaint()),
+    let hops = probe::next_hops(&config, &mut pool, &mut ports, || signals.arrived());
+    if hops.is_err() || signals.arrived() {
+        for port in &mut ports {
+            port.close(&mut pool);
         }
+    }
+    for hop in hops? {
+        if let Some(mac) = hop.mac {
+            tracing::info!(next_hop = %hop.via, port = hop.port, %mac, "the next hop answers");
+        }
+    }
+    if signals.arrived() {
+        tracing::info!("asked to stop before the box was up");
+        return Ok(());
     }
     if let Some(cpu) = config.worker.cpu {
         pin_to_cpu(cpu).map_err(|source| Failure::Cpu { cpu, source })?;
@@ -329,15 +333,15 @@ fn serve<E: Operated, C: Clock>(
     let waker = worker.waker();
     let (server, requests) = AdminServer::start(&config.admin.socket, move || waker.raise())?;
     tracing::info!(socket = %config.admin.socket.display(), "the box is up");
-    let mut observer = Observer::new(config, publisher, stop_requests);
+    let mut observer = Observer::new(config, requests, stop_requests);
     worker.run(&AtomicBool::new(false), &mut observer);
     let now = observer.last_tick();
+    // Whoever still waits for an answer is told that none will come.
+    drop(observer);
     let mut engine = worker.close();
     engine.release_all(now);
     drop(server);
     let audit = engine.pool().audit();
-    // Whoever still waits for an answer is told that none will come.
-    drop(observer);
     if audit.held > 0 || audit.broken > 0 {
         return Err(Failure::Leak(audit.held + audit.broken));
     }

@@ -151,6 +151,7 @@ pub(super) struct Worker {
     pub(super) batch: Option<Number>,
     pub(super) ring: Option<Number>,
     pub(super) drain: Option<Text>,
+    pub(super) next_hop_wait: Option<Text>,
 }
 
 #[derive(Debug, Default, Deserialize, Serialize)]

@@ -173,13 +173,14 @@ fn limits(limits: &LimitsConfig) -> file::Limits {
 }
 
 fn worker(worker: &WorkerConfig) -> file::Worker {
-    let WorkerConfig { wait, cpu, batch, ring, drain } = worker;
+    let WorkerConfig { wait, cpu, batch, ring, drain, next_hop_wait } = worker;
     file::Worker {
         wait: text(&wait.name()),
         cpu: cpu.map(|cpu| place(i64::from(cpu))),
         batch: number(*batch),
         ring: number(*ring),
         drain: time(*drain),
+        next_hop_wait: time(*next_hop_wait),
     }
 }
 

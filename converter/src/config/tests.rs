@@ -651,6 +651,7 @@ fn times_have_a_unit_and_a_range() {
         ("no_subflow_timeout", "mptcp"),
         ("half_open_timeout", "limits"),
         ("drain", "worker"),
+        ("next_hop_wait", "worker"),
     ] {
         let found = with(&format!("[{section}]\n{key} = \"9000h\""));
         assert_eq!(found.1, format!("{key} = \"9000h\" is out of range"));

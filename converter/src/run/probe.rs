@@ -1,17 +1,19 @@
 //! Whether the next hops of the routes answer ARP and NDP, asked before the engine takes over.
 
 use std::net::IpAddr;
-use std::time::Duration;
 
-use mimbox_dataplane::neighbor::{NeighborError, Resolution};
+use mimbox_dataplane::neighbor::Resolution;
 use mimbox_dataplane::{Clock as _, MonotonicClock, Neighbors, Port};
 use mimbox_stack::wire::{self, MacAddr, Parsed, Verify};
-use mimbox_stack::{Counters, FramePool, Instant, RxFrame};
+use mimbox_stack::{Counters, Duration, FramePool, Instant, RxFrame};
 
+use super::Failure;
 use crate::config::Config;
 
 /// How often the ports are looked at while an answer is awaited.
-const LOOK_EVERY: Duration = Duration::from_millis(2);
+const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(2);
+/// An answer that takes longer than this is worth a line in the log.
+const USUAL: Duration = Duration::from_millis(1_200);
 
 /// A next hop, and whether it answered.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -33,35 +35,35 @@ impl NextHop {
         let protocol = if via.is_ipv4() { "ARP" } else { "NDP" };
         format!(
             "the next hop {via} does not answer {protocol} on port {port:?} ({interface}): look at the cable and at the \
-             router, or mend `via` of the [[route]]"
+             router, or mend `via` of the [[route]]; a router that comes up later than the box needs a longer \
+             `next_hop_wait` under [worker]"
         )
     }
 }
 
-/// Asks for every next hop of `config` until each has answered or `patience` is over. Other packets that arrive meanwhile
-/// are lost, as they are while a box is not there yet.
+/// Asks for every next hop of `config` until each has answered, the configured patience is over, or `stop` says so. Other
+/// packets that arrive meanwhile are lost, as they are while a box is not there yet.
+///
+/// # Errors
+/// When one has not answered in time, unless it was stopped.
 pub(super) fn next_hops<P: Port>(
     config: &Config,
     pool: &mut FramePool,
     ports: &mut [P],
-    patience: Duration,
-) -> Result<Vec<NextHop>, NeighborError> {
-    let mut hops: Vec<NextHop> = Vec::new();
-    for route in &config.routes {
-        let Some(port) = config.port(route.port) else { continue };
-        if !hops.iter().any(|hop| hop.via == route.via && hop.port == port.name) {
-            let (name, interface) = (port.name.clone(), port.interface.clone());
-            hops.push(NextHop { via: route.via, port: name, interface, mac: None });
-        }
-    }
+    stop: impl Fn() -> bool,
+) -> Result<Vec<NextHop>, Failure> {
+    let mut hops = wanted(config);
     if hops.is_empty() {
         return Ok(hops);
     }
     let clock = MonotonicClock::start();
+    let started = clock.now();
+    let patience = config.worker.next_hop_wait;
     let mut neighbours = super::neighbours(config)?;
     let mut counters = Counters::default();
-    let tries = patience.as_micros() / LOOK_EVERY.as_micros();
-    for _ in 0..=tries {
+    let mut warned = false;
+    let mut stopped = false;
+    loop {
         let now = clock.now();
         for hop in hops.iter_mut().filter(|hop| hop.mac.is_none()) {
             let Some(port) = config.ports.iter().find(|port| port.name == hop.port) else { continue };
@@ -71,13 +73,34 @@ pub(super) fn next_hops<P: Port>(
         }
         neighbours.on_timer(now);
         exchange(now, &mut neighbours, pool, ports, &mut counters);
-        if hops.iter().all(|hop| hop.mac.is_some()) {
+        stopped |= stop();
+        if stopped || now.since(started) >= patience || hops.iter().all(|hop| hop.mac.is_some()) {
             break;
+        }
+        if !warned && now.since(started) >= USUAL {
+            warned = true;
+            for hop in hops.iter().filter(|hop| hop.mac.is_none()) {
+                tracing::warn!(next_hop = %hop.via, port = hop.port, %patience, "no answer yet; still asking");
+            }
         }
         wait();
     }
     neighbours.release_all(pool);
-    Ok(hops)
+    let silent: Vec<String> = hops.iter().filter(|hop| hop.mac.is_none()).map(NextHop::complaint).collect();
+    if silent.is_empty() || stopped { Ok(hops) } else { Err(Failure::NextHop(silent.join("\n"))) }
+}
+
+/// The next hops of the routes, each once.
+fn wanted(config: &Config) -> Vec<NextHop> {
+    let mut hops: Vec<NextHop> = Vec::new();
+    for route in &config.routes {
+        let Some(port) = config.port(route.port) else { continue };
+        if !hops.iter().any(|hop| hop.via == route.via && hop.port == port.name) {
+            let (name, interface) = (port.name.clone(), port.interface.clone());
+            hops.push(NextHop { via: route.via, port: name, interface, mac: None });
+        }
+    }
+    hops
 }
 
 #[expect(clippy::disallowed_methods, reason = "the engine does not run yet; there is nothing to poll but the ports")]

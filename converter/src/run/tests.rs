@@ -228,15 +228,14 @@ fn frames_that_are_not_given_back_are_an_error_of_status_1() {
 
 const ROUTE: &str = "[[route]]\nprefix = \"0.0.0.0/0\"\nvia = \"192.0.2.254\"\n";
 
-fn probe_with(more: &str, patience_ms: u64) -> (Vec<NextHop>, Keeper) {
+fn probe_with(more: &str, stop: bool) -> (Result<Vec<NextHop>, Failure>, Keeper) {
     let directory = tempfile::tempdir().expect("a directory");
     let config = config(directory.path(), more);
     let (port, end) = with_end(PortId(0), MemoryConfig::default()).expect("a port");
     let router = std::thread::Builder::new().spawn(move || answer_arp(&end)).expect("a thread");
     let mut keeper = Keeper::new();
     let mut ports = [port];
-    let patience = std::time::Duration::from_millis(patience_ms);
-    let hops = probe::next_hops(&config, &mut keeper.pool, &mut ports, patience).expect("a sound configuration");
+    let hops = probe::next_hops(&config, &mut keeper.pool, &mut ports, || stop);
     ports[0].close(&mut keeper.pool);
     let _ = router.join();
     (hops, keeper)
@@ -266,21 +265,33 @@ fn answer_arp(end: &MemoryEnd) {
 
 #[test]
 fn a_next_hop_that_answers_is_known_by_its_ethernet_address() {
-    let (hops, keeper) = probe_with(ROUTE, 3_000);
+    let (hops, keeper) = probe_with(ROUTE, false);
+    let hops = hops.expect("it answers");
     assert_eq!(hops.len(), 1);
     assert_eq!((hops[0].via, hops[0].mac), (IpAddr::from([192, 0, 2, 254]), Some(MacAddr([2, 0, 0, 0, 0, 9]))));
     assert_eq!(keeper.pool.in_use(), 0, "probing leaves no frame behind");
 }
 
 #[test]
-fn a_next_hop_that_does_not_answer_is_named_with_port_and_interface() {
-    let (hops, keeper) = probe_with(&ROUTE.replace(".254", ".253"), 50);
-    assert_eq!(hops[0].mac, None);
+fn a_next_hop_that_does_not_answer_is_named_with_port_and_interface_and_has_status_2() {
+    let silent = format!("{}[worker]\nnext_hop_wait = \"50ms\"", ROUTE.replace(".254", ".253"));
+    let (hops, keeper) = probe_with(&silent, false);
+    let failure = hops.expect_err("nobody is there");
+    assert_eq!(failure.status(), 2);
     assert_eq!(
-        hops[0].complaint(),
+        failure.to_string(),
         "the next hop 192.0.2.253 does not answer ARP on port \"wan0\" (eth1): look at the cable and at the router, or \
-         mend `via` of the [[route]]"
+         mend `via` of the [[route]]; a router that comes up later than the box needs a longer `next_hop_wait` under \
+         [worker]"
     );
+    assert_eq!(keeper.pool.in_use(), 0, "probing leaves no frame behind");
+}
+
+#[test]
+fn waiting_for_a_next_hop_can_be_stopped() {
+    let silent = format!("{}[worker]\nnext_hop_wait = \"1h\"", ROUTE.replace(".254", ".253"));
+    let (hops, keeper) = probe_with(&silent, true);
+    assert_eq!(hops.expect("a request to stop is no error")[0].mac, None);
     assert_eq!(keeper.pool.in_use(), 0, "probing leaves no frame behind");
 }
 

@@ -2,9 +2,13 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use mimbox_tools::lab::mimbox_binary;
+use mimbox_tools::lab::{BoxProcess, Configuration, Family, Lab, LabOptions, Mode, Plan, mimbox_binary};
+use rustix::process::Signal;
+
+use crate::bench::{eventually, turn};
 
 /// Two ports on the loopback interface: enough for everything that is checked before a port is opened.
 const ONE_PORT: &str = r#"
@@ -110,5 +114,62 @@ fn a_box_without_privileges_says_which_it_lacks() -> Result<()> {
     let text = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.code() == Some(2), "{}: {text}", output.status);
     ensure!(text.contains("CAP_") || text.contains("root"), "{text}");
+    Ok(())
+}
+
+/// A lab, and a box there whose route leads over an address where nobody is.
+fn box_with_a_silent_router(wait: &str) -> Result<(Lab, BoxProcess)> {
+    let lab = Lab::build(LabOptions::default())?;
+    let route = format!("[[route]]\nprefix = \"0.0.0.0/0\"\nvia = \"{}\"\n", Plan::nobody(Family::V4));
+    let extra = format!("{route}[worker]\nnext_hop_wait = \"{wait}\"\n");
+    let middle = BoxProcess::spawn(&lab, &Configuration { extra, ..Configuration::new(Mode::Explicit) })?;
+    Ok((lab, middle))
+}
+
+#[test]
+fn a_next_hop_that_does_not_answer_ends_the_start_and_is_named() -> Result<()> {
+    let Some(_turn) = turn()? else { return Ok(()) };
+    let (lab, mut middle) = box_with_a_silent_router("2s")?;
+    let began = Instant::now();
+    let status = middle.process().wait(Duration::from_secs(20))?;
+    let (took, log) = (began.elapsed(), middle.log());
+    ensure!(status.code() == Some(2), "{status}: {log}");
+    ensure!(took > Duration::from_secs(1), "the next hop had only {took:?}");
+    for word in ["10.71.9.77", "ARP", "\"core0\"", "`via`", "next_hop_wait"] {
+        ensure!(log.contains(word), "the log does not say {word:?}:\n{log}");
+    }
+    // `check --probe` says the same, and the ports are free again for it.
+    let file = lab.file("mimbox.toml");
+    let output = lab.middle().command(mimbox_binary()?).args(["check", "--probe", "-c"]).arg(&file).output()?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.code() == Some(2) && text.contains("10.71.9.77"), "{}: {text}", output.status);
+    Ok(())
+}
+
+#[test]
+fn a_router_that_comes_up_later_than_the_box_is_waited_for() -> Result<()> {
+    let Some(_turn) = turn()? else { return Ok(()) };
+    let (lab, middle) = box_with_a_silent_router("60s")?;
+    eventually(Duration::from_secs(20), || {
+        ensure!(middle.log().contains("still asking"), "the box does not say that it waits:\n{}", middle.log());
+        Ok(())
+    })?;
+    ensure!(middle.stats().is_err(), "the box serves without its router");
+    lab.server().ip(&format!("address add {}/24 dev {}\n", Plan::nobody(Family::V4), Plan::SERVER_INTERFACE))?;
+    eventually(Duration::from_secs(20), || middle.stats())?;
+    middle.stop()
+}
+
+#[test]
+fn a_box_that_waits_for_its_router_can_be_stopped() -> Result<()> {
+    let Some(_turn) = turn()? else { return Ok(()) };
+    let (_lab, mut middle) = box_with_a_silent_router("1h")?;
+    eventually(Duration::from_secs(20), || {
+        ensure!(middle.log().contains("still asking"), "the box does not say that it waits:\n{}", middle.log());
+        Ok(())
+    })?;
+    middle.process().signal(Signal::TERM)?;
+    let status = middle.process().wait(Duration::from_secs(5))?;
+    ensure!(status.success(), "{status}: {}", middle.log());
     Ok(())
 }

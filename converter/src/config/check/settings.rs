@@ -162,6 +162,12 @@ impl Checker<'_> {
             batch: self.number(section.batch.as_ref(), "batch", 64, 1..=512) as u16,
             ring,
             drain: self.duration(section.drain.as_ref(), "drain", secs(5), millis(1)..=secs(3600)),
+            next_hop_wait: self.duration(
+                section.next_hop_wait.as_ref(),
+                "next_hop_wait",
+                secs(10),
+                millis(1)..=secs(3600),
+            ),
         }
     }
 
