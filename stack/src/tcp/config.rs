@@ -43,7 +43,8 @@ pub struct TcpConfig {
     pub min_rto: Duration,
     /// Largest retransmission timeout.
     pub max_rto: Duration,
-    /// How long unacknowledged data may stay without progress before the connection is given up (RFC 9293 §3.8.3, R2).
+    /// How long unacknowledged data may stay without progress before the connection is given up (RFC 9293 §3.8.3, R2), and
+    /// keepalive probes without an answer.
     pub user_timeout: Duration,
     /// Idle time before the first keepalive probe; `None` for no keepalive (RFC 9293 §3.8.4).
     pub keepalive: Option<Duration>,
@@ -109,9 +110,9 @@ pub(super) const CHALLENGE_ACKS_PER_SECOND: u8 = 10;
 pub(super) const DUP_THRESH: u32 = 3;
 /// SACK blocks that the receiver remembers, most recent first.
 pub(super) const SACK_MEMORY: usize = 6;
-/// Keepalive probes without an answer before the connection is given up, one every [`KEEPALIVE_INTERVAL`].
+/// Most keepalive probes without an answer before the connection is given up.
 pub(super) const KEEPALIVE_PROBES: u8 = 9;
-/// Time between keepalive probes.
+/// Time between keepalive probes, unless the idle time before the first is shorter.
 pub(super) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(75);
 /// The largest congestion window: nothing beyond a gigabyte is in flight.
 pub(super) const MAX_CWND: u32 = 1 << 30;

@@ -76,7 +76,9 @@ impl Conn<'_> {
         if due > now {
             return Outcome::empty();
         }
-        if self.cold.keepalives >= KEEPALIVE_PROBES {
+        let probes = self.cold.keepalives;
+        let over = self.keepalive_ends().is_some_and(|end| end <= now);
+        if probes >= KEEPALIVE_PROBES || probes > 0 && over {
             return self.give_up(env);
         }
         self.cold.keepalives += 1;
@@ -85,18 +87,28 @@ impl Conn<'_> {
         Outcome::empty()
     }
 
-    fn keepalive_at(&self) -> Option<Instant> {
-        let idle = match self.hot.state {
-            State::Established | State::CloseWait => self.cold.config.keepalive?,
+    /// How long the connection may be silent before it is probed; `None` for ever.
+    fn keepalive_idle(&self) -> Option<Duration> {
+        let keepalive = self.cold.config.keepalive;
+        match self.hot.state {
+            _ if !self.cold.ring.is_empty() => None,
+            State::Established | State::CloseWait => keepalive,
             // Half closed, the peer has only to answer: a connection that it has forgotten does not stay for ever.
-            State::FinWait2 => self.cold.config.keepalive.unwrap_or(FIN_WAIT_2_IDLE).min(FIN_WAIT_2_IDLE),
-            _ => return None,
-        };
-        if !self.cold.ring.is_empty() {
-            return None;
+            State::FinWait2 => Some(keepalive.unwrap_or(FIN_WAIT_2_IDLE).min(FIN_WAIT_2_IDLE)),
+            _ => None,
         }
+    }
+
+    fn keepalive_at(&self) -> Option<Instant> {
+        let idle = self.keepalive_idle()?;
         let probes = u64::from(self.cold.keepalives);
-        Some(self.cold.heard_at + idle + KEEPALIVE_INTERVAL * probes)
+        let next = self.cold.heard_at + idle + KEEPALIVE_INTERVAL.min(idle) * probes;
+        Some(if probes > 0 { next.min(self.keepalive_ends()?) } else { next })
+    }
+
+    /// A peer that leaves probes unanswered has as long as one that leaves data unacknowledged (RFC 9293 §3.8.3).
+    fn keepalive_ends(&self) -> Option<Instant> {
+        Some(self.cold.heard_at + self.keepalive_idle()? + self.cold.config.user_timeout)
     }
 
     /// When the connection wants [`Conn::on_timer`] called.

@@ -132,3 +132,33 @@ fn a_half_closed_connection_whose_peer_has_gone_ends_by_keepalive() {
     pair.link = gone;
     assert!(pair.run(HOUR, |ends| ends[0].outcome.contains(Outcome::TIMED_OUT)), "nothing else would end it");
 }
+
+#[test]
+fn a_peer_that_goes_while_nothing_is_in_flight_is_given_up_after_the_user_timeout() {
+    let mut pair = Pair::new(8, CLEAN, [Offer::default(); 2], 1448);
+    pair.ends[1].with(|conn, _| {
+        conn.cold.config.keepalive = Some(Duration::from_secs(2));
+        conn.cold.config.user_timeout = Duration::from_secs(5);
+    });
+    pair.ends[0].to_write = 1_000_000;
+    assert!(pair.run(HOUR, |ends| ends[1].read > 100_000));
+    pair.link = Link { loss: 1000, ..CLEAN };
+    assert!(
+        pair.run(Duration::from_secs(8), |ends| ends[1].outcome.contains(Outcome::TIMED_OUT)),
+        "idle for two seconds, unanswered for five"
+    );
+    let probes = pair.ends[1].counters.get(crate::Counter::TcpKeepalives);
+    assert!((2..=4).contains(&probes), "{probes} probes");
+}
+
+#[test]
+fn a_peer_that_answers_keepalives_is_kept() {
+    let mut pair = Pair::new(9, CLEAN, [Offer::default(); 2], 1448);
+    pair.ends[1].with(|conn, _| {
+        conn.cold.config.keepalive = Some(Duration::from_secs(2));
+        conn.cold.config.user_timeout = Duration::from_secs(5);
+    });
+    let lives = |ends: &[crate::tcp::harness::End; 2]| ends.iter().any(|end| end.outcome.contains(Outcome::CLOSED));
+    assert!(!pair.run(Duration::from_secs(600), lives), "idle for ten minutes, and answering");
+    assert!(pair.ends[1].counters.get(crate::Counter::TcpKeepalives) > 200);
+}
