@@ -79,14 +79,20 @@ impl Shard {
         self.res.counters.inc(Counter::IcmpReceived);
         if record.mode == Mode::Transparent {
             // It quotes the client's own SYN already.
-            self.res.counters.inc(Counter::OpeningsUnreachable);
-            self.forget_opening(id);
+            self.forget_unreachable(id);
             return self.forward(now, rx, info);
         }
         self.res.pool.release(rx.frame);
         if error.icmp.kind != IcmpKind::TooBig {
             self.opening_unreachable(now, id, error.icmp.kind);
         }
+    }
+
+    /// The server of a transparent opening cannot be reached: nothing is left to wait for. The client is told by an ICMP
+    /// error about the SYN, which is its own; this says where it came from.
+    pub(crate) fn forget_unreachable(&mut self, id: OpeningId) -> Option<Origin> {
+        self.res.counters.inc(Counter::OpeningsUnreachable);
+        self.forget_opening(id).map(|record| record.origin)
     }
 
     /// The server of an explicit opening cannot be reached: the client is told so about its own SYN.
@@ -102,8 +108,15 @@ impl Shard {
         self.send_icmp(&out, record.origin);
     }
 
-    /// Tells the sender of the packet in `frame` what became of it.
-    pub(crate) fn send_icmp_about(&mut self, now: Instant, frame: &FrameId, info: &IpInfo, kind: IcmpKind, mtu: u16) {
+    /// Tells the sender of the packet in `frame` what became of it; by the way back when no neighbour is known for it.
+    pub(crate) fn send_icmp_about(
+        &mut self,
+        now: Instant,
+        frame: &FrameId,
+        info: &IpInfo,
+        (kind, mtu): (IcmpKind, u16),
+        back: Option<Origin>,
+    ) {
         let bytes = self.res.pool.bytes(frame);
         if !wire::may_answer_with_icmp(bytes, info, kind) {
             return;
@@ -115,10 +128,15 @@ impl Shard {
         let packet = info.ip_packet(bytes);
         let len = packet.len().min(quoted.len());
         quoted[..len].copy_from_slice(&packet[..len]);
-        let Resolution::Ready(hop) = self.neighbours.resolve(now, info.src, None::<&Hint>) else { return };
-        let Some(src) = self.neighbours.source_on(hop.port, info.src) else { return };
+        let origin = match self.neighbours.resolve(now, info.src, None::<&Hint>) {
+            Resolution::Ready(hop) => Some(hop.into()),
+            Resolution::Pending(_) | Resolution::Full => back,
+            Resolution::Own | Resolution::NoRoute => None,
+        };
+        let Some(origin) = origin else { return };
+        let Some(src) = self.neighbours.source_on(origin.port, info.src) else { return };
         let out = IcmpOut { src, dst: info.src, kind, mtu: u32::from(mtu), quoted: &quoted[..len] };
-        self.send_icmp(&out, hop.into());
+        self.send_icmp(&out, origin);
     }
 
     fn send_icmp(&mut self, out: &IcmpOut<'_>, origin: Origin) {

@@ -465,3 +465,6 @@ impl Shard {
         Some(record)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! Where a connection's packets go: link-layer header, port and header template, kept beside the connection.
 
-use mimbox_stack::wire::{self, HeaderTemplate, LinkHeader};
-use mimbox_stack::{ConnId, Counter, Counters, FlowKey, FramePool, Outgoing, PortId, TxFrame};
+use mimbox_stack::wire::{self, HeaderTemplate, IpInfo, LinkHeader};
+use mimbox_stack::{ConnId, Counter, Counters, FlowKey, FramePool, Outgoing, PortId, RxFrame, TxFrame};
 
 /// TTL or hop limit of what the box sends.
 pub(crate) const TTL: u8 = 64;
@@ -13,6 +13,13 @@ pub(crate) struct Origin {
     pub port: PortId,
     /// From the box's MAC address to the neighbour's.
     pub link: LinkHeader,
+}
+
+impl Origin {
+    /// The way back to where a packet came from.
+    pub(crate) const fn of(rx: &RxFrame, info: &IpInfo) -> Self {
+        Self { port: rx.port, link: info.link.reply() }
+    }
 }
 
 /// What is needed to send a connection's segments.

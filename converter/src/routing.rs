@@ -88,13 +88,18 @@ impl Shard {
         let (start, end) = (usize::from(frame.offset), usize::from(frame.offset) + usize::from(frame.len));
         let bytes = self.res.pool.bytes(&frame.frame).get(start..end).unwrap_or_default();
         let parsed = wire::parse(bytes, frame.offset, Verify::Lengths);
+        let mut back = None;
         let info = match &parsed {
             Ok(Parsed::Tcp(info, segment)) => {
-                if let Some(FlowEntry::Opening(id, Side::Server)) = self.find(&segment.flow.reversed())
-                    && self.openings.get(id).is_some_and(|record| record.mode == Mode::Explicit)
-                {
-                    self.opening_unreachable(now, id, IcmpKind::HostUnreachable);
-                    return self.res.pool.release(frame.frame);
+                if let Some(FlowEntry::Opening(id, Side::Server)) = self.find(&segment.flow.reversed()) {
+                    match self.openings.get(id).map(|record| record.mode) {
+                        Some(Mode::Explicit) => {
+                            self.opening_unreachable(now, id, IcmpKind::HostUnreachable);
+                            return self.res.pool.release(frame.frame);
+                        }
+                        // What could not be delivered is the client's own SYN.
+                        _ => back = self.forget_unreachable(id),
+                    }
                 }
                 Some(*info)
             }
@@ -102,7 +107,7 @@ impl Shard {
             _ => None,
         };
         if let Some(info) = info {
-            self.send_icmp_about(now, &frame.frame, &info, IcmpKind::HostUnreachable, 0);
+            self.send_icmp_about(now, &frame.frame, &info, (IcmpKind::HostUnreachable, 0), back);
         }
         self.res.pool.release(frame.frame);
     }

@@ -74,7 +74,7 @@ impl Shard {
     /// Forwards a packet as a router does (RFC 1812 §5.2, RFC 8200 §3), in the frame that it came in.
     pub(crate) fn forward(&mut self, now: Instant, rx: RxFrame, info: &IpInfo) {
         if info.ttl <= 1 {
-            self.send_icmp_about(now, &rx.frame, info, IcmpKind::TimeExceeded, 0);
+            self.send_icmp_about(now, &rx.frame, info, (IcmpKind::TimeExceeded, 0), Some(Origin::of(&rx, info)));
             return self.drop_frame(rx, Counter::DropTtlExceeded);
         }
         match self.resolve(now, info.dst, None) {
@@ -94,7 +94,7 @@ impl Shard {
             Resolution::Full => self.drop_frame(rx, Counter::DropNoNeighbour),
             Resolution::Own => self.drop_frame(rx, Counter::DropMartian),
             Resolution::NoRoute => {
-                self.send_icmp_about(now, &rx.frame, info, IcmpKind::NetUnreachable, 0);
+                self.send_icmp_about(now, &rx.frame, info, (IcmpKind::NetUnreachable, 0), Some(Origin::of(&rx, info)));
                 self.drop_frame(rx, Counter::DropNoRoute);
             }
         }
@@ -103,7 +103,7 @@ impl Shard {
     /// Gives the packet its next hop's link-layer header and one hop less to live.
     fn readdress(&mut self, now: Instant, rx: RxFrame, info: &IpInfo, hop: &NextHop) -> Option<TxFrame> {
         if info.ip_len() > hop.mtu {
-            self.send_icmp_about(now, &rx.frame, info, IcmpKind::TooBig, hop.mtu);
+            self.send_icmp_about(now, &rx.frame, info, (IcmpKind::TooBig, hop.mtu), Some(Origin::of(&rx, info)));
             self.drop_frame(rx, Counter::DropTooBig);
             return None;
         }
