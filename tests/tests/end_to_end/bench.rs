@@ -38,6 +38,13 @@ impl Bench {
     pub(crate) fn new(mode: Mode) -> Result<Option<Self>> {
         Self::with(LabOptions { mode, ..LabOptions::default() }, &Configuration::new(mode))
     }
+
+    /// A lab whose box has further configuration.
+    pub(crate) fn configured(mode: Mode, extra: &str) -> Result<Option<Self>> {
+        let configuration = Configuration { extra: extra.to_owned(), ..Configuration::new(mode) };
+        Self::with(LabOptions { mode, ..LabOptions::default() }, &configuration)
+    }
+
     /// Any lab with a plain TCP server.
     pub(crate) fn with(options: LabOptions, configuration: &Configuration) -> Result<Option<Self>> {
         let Some(turn) = turn()? else { return Ok(None) };
