@@ -200,6 +200,8 @@ pub struct Connection {
     pub(crate) confirmed: bool,
     /// A last word of a subflow before its reset: version 0's MP_FASTCLOSE.
     pub(crate) parting: Option<(ConnId, Outgoing)>,
+    /// Both directions are over, and the peer knows: it has acknowledged a FIN of ours, which brought it our DATA_ACK.
+    pub(crate) told: bool,
     /// The end has come: no verb does anything more but send what is queued.
     pub(crate) over: bool,
     pub(crate) closed: bool,
@@ -284,6 +286,7 @@ impl Connection {
             established: false,
             confirmed: false,
             parting: None,
+            told: false,
             over: false,
             closed: false,
         }

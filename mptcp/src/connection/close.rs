@@ -145,7 +145,9 @@ impl Connection {
             self.note_ended(now, index, LastReset::Wait, env);
             return;
         }
-        let state = conns.get(self.subflows[index].id).map_or(State::Closed, |conn| conn.state());
+        let conn = conns.get(self.subflows[index].id);
+        self.told |= self.is_done() && conn.as_ref().is_some_and(|conn| conn.fin_acked());
+        let state = conn.map_or(State::Closed, |conn| conn.state());
         let ended = result.intersects(Outcome::CLOSED | Outcome::RESET);
         if ended || matches!(state, State::TimeWait | State::Closed) {
             self.note_ended(now, index, LastReset::Wait, env);
@@ -242,6 +244,11 @@ impl Connection {
             match subflow.phase {
                 Phase::Open if subflow.stale && told_elsewhere => {
                     // Its data has been acknowledged elsewhere: waiting for it to come back serves nobody.
+                    let reason = Some(ResetReason::TooMuchOutstanding);
+                    self.abort_subflow(now, index, reason, ResetWith::Nothing, conns, env);
+                }
+                Phase::Closing if subflow.stale && self.told => {
+                    // Our FIN went unanswered there, as on a path that is down, and there is nothing left to be said.
                     let reason = Some(ResetReason::TooMuchOutstanding);
                     self.abort_subflow(now, index, reason, ResetWith::Nothing, conns, env);
                 }

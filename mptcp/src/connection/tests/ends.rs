@@ -90,3 +90,25 @@ fn a_peer_that_forgets_a_finished_connection_does_not_keep_it_open() {
         assert!(!pair.hosts[other].outcome.intersects(HalfOutcome::RESET | HalfOutcome::TIMED_OUT));
     }
 }
+
+#[test]
+fn a_path_that_went_while_nothing_was_sent_there_does_not_keep_a_finished_connection_open() {
+    for side in 0..2 {
+        let mut pair = pair(12, vec![Path::clean(10), Path::clean(20)]);
+        pair.hosts[0].closes = false;
+        pair.hosts[1].closes = false;
+        pair.hosts[side].to_write = 500_000;
+        assert!(pair.run(SECOND * 20, |pair| pair.hosts[1 - side].read == 500_000), "{}", pair.status());
+        pair.run(SECOND * 2, |_| false);
+        assert_eq!(pair.hosts[side].connection().subflows.len(), 2);
+        pair.paths[1].up = false;
+        pair.hosts[0].closes = true;
+        pair.hosts[1].closes = true;
+        let closed = pair.run(SECOND * 10, |pair| pair.all_closed());
+        assert!(closed, "{}", pair.status());
+        for host in &pair.hosts {
+            assert!(!host.outcome.intersects(HalfOutcome::RESET | HalfOutcome::TIMED_OUT), "{:?}", host.outcome);
+        }
+        pair.audit();
+    }
+}
