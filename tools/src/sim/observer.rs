@@ -354,3 +354,6 @@ fn hex(frame: &[u8]) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests;
