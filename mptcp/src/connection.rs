@@ -499,6 +499,11 @@ impl Connection {
         self.local.token
     }
 
+    /// True once the peer is known to have both keys: further subflows can be opened (RFC 8684 §3.1).
+    pub fn is_confirmed(&self) -> bool {
+        self.confirmed
+    }
+
     /// Our address on the first subflow, while that lives.
     pub fn local_address(&self) -> Option<IpAddr> {
         self.subflows.iter().find(|subflow| subflow.is_initial()).map(|subflow| subflow.flow.local)

@@ -57,6 +57,13 @@ pub enum Event {
     SubflowEstablished(ConnId),
     /// The subflow's connection is over: the owner removes it.
     SubflowEnded(ConnId),
+    /// The peer changed what a subflow is for.
+    Priority {
+        /// The subflow.
+        subflow: ConnId,
+        /// Only for when no other works.
+        backup: bool,
+    },
     /// The peer announced an address.
     PeerAnnounced {
         /// The peer's ID of the address.

@@ -92,6 +92,11 @@ impl Connection {
         let Some(index) = self.index_of(id) else { return };
         if self.subflows[index].backup_wish != backup && matches!(self.mode, Mode::Multipath) {
             self.subflows[index].backup_wish = backup;
+            self.dirty = true;
+            if !self.subflows[index].takes_signals() {
+                // The MP_JOIN itself says it.
+                return;
+            }
             self.signal(index, MptcpOption::Prio { backup, addr_id: None }, conns);
         }
     }
@@ -181,15 +186,18 @@ impl Connection {
             return env.counters.inc(Counter::MptcpBadOption);
         }
         env.counters.inc(Counter::MptcpPrioIn);
-        let mut demoted = false;
-        for (at, subflow) in self.subflows.iter_mut().enumerate() {
-            if addr_id.map_or(at == index, |id| subflow.remote_addr_id == id) {
-                demoted |= backup && !subflow.backup;
-                subflow.backup = backup;
+        for at in 0..self.subflows.len() {
+            let subflow = &mut self.subflows[at];
+            let meant = addr_id.map_or(at == index, |id| subflow.remote_addr_id == id);
+            if !meant || subflow.backup == backup {
+                continue;
             }
-        }
-        if demoted {
-            self.reinjection.start_off_backup();
+            subflow.backup = backup;
+            let subflow = subflow.id;
+            self.event(Event::Priority { subflow, backup });
+            if backup {
+                self.reinjection.start_off_backup();
+            }
         }
         self.dirty = true;
     }
@@ -236,8 +244,13 @@ impl Connection {
     /// they get no new data, what they carry goes elsewhere, and the peer's RST or the timeout ends them.
     fn on_remove_addr(&mut self, addr_id: u8, env: &mut Env<'_>) {
         env.counters.inc(Counter::MptcpRemoveAddrIn);
-        if let Some(at) = self.paths.theirs.iter().position(|&known| known == addr_id) {
+        let announced = self.paths.theirs.iter().position(|&known| known == addr_id);
+        if let Some(at) = announced {
             self.paths.theirs.swap_remove(at);
+        }
+        // RFC 8684 §3.8: a request for an unknown address ID is ignored in silence.
+        if announced.is_none() && self.subflows.iter().all(|subflow| subflow.remote_addr_id != addr_id) {
+            return;
         }
         for index in 0..self.subflows.len() {
             if self.subflows[index].remote_addr_id == addr_id {

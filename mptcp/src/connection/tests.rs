@@ -4,6 +4,7 @@ mod fallback;
 mod handover;
 mod harness;
 mod joins;
+mod middleboxes;
 mod signals;
 mod stress;
 mod version_0;

@@ -39,6 +39,10 @@ impl Path {
 /// What a middlebox does to a segment on its way; `false` drops it.
 pub(crate) type Meddler = Box<dyn FnMut(usize, usize, &mut SegmentIn, &mut Vec<u8>) -> bool>;
 
+/// What a middlebox makes of a segment that may be cut or joined with others: the path, who sent it, the segment and its
+/// payload; what arrives instead.
+pub(crate) type Reshaper = Box<dyn FnMut(usize, usize, SegmentIn, Vec<u8>) -> Vec<(SegmentIn, Vec<u8>)>>;
+
 /// One host.
 pub(crate) struct Host {
     pub(crate) world: World,
@@ -54,12 +58,14 @@ pub(crate) struct Host {
     pub(crate) space: u32,
     /// Frames that the application keeps queued at most.
     pub(crate) backlog: u32,
-    chunk: u16,
+    pub(crate) chunk: u16,
     /// Whether the application closes once it has written all.
     pub(crate) closes: bool,
     /// How many bytes may differ: what a middlebox changed after a fallback.
     pub(crate) tolerates: u32,
     config: MptcpConfig,
+    /// The key that it takes; random without one.
+    pub(crate) key: Option<u64>,
     seed: u64,
 }
 
@@ -88,8 +94,14 @@ impl Host {
             closes: true,
             tolerates: 0,
             config,
+            key: None,
             seed,
         }
+    }
+
+    fn new_key(&mut self) -> u64 {
+        let random = self.world.rng.next_u64();
+        self.key.unwrap_or(random)
     }
 
     pub(crate) fn connection(&mut self) -> &mut Connection {
@@ -182,6 +194,7 @@ pub(crate) struct Pair {
     join_at: Instant,
     next_port: u16,
     pub(crate) meddler: Option<Meddler>,
+    pub(crate) reshaper: Option<Reshaper>,
     /// Segments seen on the wire: path, from, the segment.
     pub(crate) trace: Option<Vec<(usize, usize, SegmentIn)>>,
 }
@@ -200,14 +213,19 @@ fn offer() -> Offer {
 
 impl Pair {
     pub(crate) fn new(seed: u64, paths: Vec<Path>, config: [MptcpConfig; 2]) -> Self {
+        Self::with_keys(seed, paths, config, [None; 2])
+    }
+
+    pub(crate) fn with_keys(seed: u64, paths: Vec<Path>, config: [MptcpConfig; 2], keys: [Option<u64>; 2]) -> Self {
         let now = Instant::from_millis(5_000);
         let mut client = Host::new(config[0], seed, 0);
-        let server = Host::new(config[1], seed, 1);
+        let mut server = Host::new(config[1], seed, 1);
+        (client.key, server.key) = (keys[0], keys[1]);
         let flow = FlowKey { local: client_addr(0), remote: server_addr(), local_port: 1000, remote_port: 80 };
         let iss = SeqNum(0_u32.wrapping_sub((seed as u32 % 7) * 3_000));
         let id = client.insert(now, flow, Opening::Connect { iss, offer: offer() }, 0);
         let params = ConnectParams {
-            local_key: client.world.rng.next_u64(),
+            local_key: client.new_key(),
             conn: id,
             version: if config[0].version_0 { Version::V0 } else { Version::V1 },
             config: config[0],
@@ -231,6 +249,7 @@ impl Pair {
             join_at: Instant::ZERO,
             next_port: 2000,
             meddler: None,
+            reshaper: None,
             trace: None,
         }
     }
@@ -294,7 +313,6 @@ impl Pair {
     }
 
     fn receive(&mut self, side: usize, path: usize, mut packet: Vec<u8>) {
-        let now = self.now;
         let parsed = wire::parse(&packet, 256, Verify::All).expect("a sound packet");
         let Parsed::Tcp(_, mut segment) = parsed else { panic!("not TCP") };
         if let Some(trace) = &mut self.trace {
@@ -311,18 +329,34 @@ impl Pair {
             segment.payload_len = payload.len() as u16;
             segment.payload_sum = checksum::sum(&payload);
         }
+        let Some(mut reshaper) = self.reshaper.take() else { return self.deliver(side, path, &packet, &segment) };
+        let start = usize::from(segment.payload_offset) - 256;
+        let payload = packet[start..start + usize::from(segment.payload_len)].to_vec();
+        for (mut segment, payload) in reshaper(path, 1 - side, segment, payload) {
+            packet.truncate(start);
+            packet.extend_from_slice(&payload);
+            segment.payload_offset = 256 + start as u16;
+            segment.payload_len = payload.len() as u16;
+            segment.payload_sum = checksum::sum(&payload);
+            self.deliver(side, path, &packet, &segment);
+        }
+        self.reshaper = Some(reshaper);
+    }
+
+    fn deliver(&mut self, side: usize, path: usize, packet: &[u8], segment: &SegmentIn) {
+        let now = self.now;
         let host = &mut self.hosts[side];
         let known = host.templates.iter().find(|known| known.2 == segment.flow).map(|known| known.0);
         let is_syn = segment.flags.contains(TcpFlags::SYN) && !segment.flags.contains(TcpFlags::ACK);
         let id = match known {
             Some(id) => id,
-            None if is_syn && side == 1 => match self.accept(path, &segment) {
+            None if is_syn && side == 1 => match self.accept(path, segment) {
                 Some(id) => id,
                 None => return,
             },
             None => {
                 // A host without the connection answers with a reset.
-                if let Some(out) = Outgoing::reset_for(&segment) {
+                if let Some(out) = Outgoing::reset_for(segment) {
                     let template = HeaderTemplate::new(&segment.flow, 64);
                     let link = LinkHeader::default();
                     let World { pool, counters, .. } = &mut host.world;
@@ -341,7 +375,7 @@ impl Pair {
         }
         let host = &mut self.hosts[side];
         let frame = host.world.pool.alloc_control().expect("a frame");
-        host.world.pool.bytes_mut(&frame)[256..256 + packet.len()].copy_from_slice(&packet);
+        host.world.pool.bytes_mut(&frame)[256..256 + packet.len()].copy_from_slice(packet);
         let frame = if segment.payload_len > 0 {
             Some(frame)
         } else {
@@ -352,7 +386,7 @@ impl Pair {
         let World { pool, rx_rings, tx_rings, counters, rng } = &mut host.world;
         let mut env = mimbox_stack::Env { pool, rx_rings, tx_rings, counters, rng };
         let connection = host.connection.as_mut().expect("a connection");
-        let outcome = connection.on_segment(now, id, &segment, frame, &mut host.conns, &mut out, &mut env);
+        let outcome = connection.on_segment(now, id, segment, frame, &mut host.conns, &mut out, &mut env);
         host.outcome |= outcome;
         host.fin |= outcome.contains(HalfOutcome::FIN);
         assert!(out.is_empty() || outcome.contains(HalfOutcome::DATA));
@@ -394,7 +428,7 @@ impl Pair {
         let id = host.insert(now, segment.flow, opening, path);
         let peer = capable_in_syn(segment)?;
         let params = AcceptParams {
-            local_key: host.world.rng.next_u64(),
+            local_key: host.new_key(),
             peer,
             conn: id,
             config: host.config,
