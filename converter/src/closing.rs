@@ -49,8 +49,15 @@ impl Shard {
 
     /// Everything that the conversion may send has been sent: if it is over, nothing of it stays but TIME-WAIT records.
     pub(crate) fn on_transmit_done(&mut self, now: Instant, id: ConversionId) {
-        self.on_half_events(now, id, Side::Client);
-        self.on_half_events(now, id, Side::Server);
+        for side in Side::BOTH {
+            self.on_half_events(now, id, side);
+            // An end that came about while the half was polled is in no verb's result.
+            if let Some(conversion) = self.conversions.get_mut(id)
+                && conversion.half(side).is_closed()
+            {
+                conversion.progress_mut(side).ended = true;
+            }
+        }
         let Some(conversion) = self.conversions.get(id) else { return };
         let over = conversion.client_progress.ended && conversion.server_progress.ended;
         if conversion.aborted || over {

@@ -220,6 +220,14 @@ impl Half {
         }
     }
 
+    /// True for an MPTCP half of which nothing is left. The end of a TCP half is in its verbs' results.
+    pub(crate) fn is_closed(&self) -> bool {
+        match self {
+            Self::Tcp(_) => false,
+            Self::Mptcp(mptcp) => mptcp.is_closed(),
+        }
+    }
+
     /// What it speaks.
     pub(crate) fn protocol(&self) -> &'static str {
         match self {

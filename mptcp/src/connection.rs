@@ -335,6 +335,7 @@ impl Connection {
             self.outcome |= HalfOutcome::ACCEPTED;
         }
         self.note_conn_end(now, index, result, conns, env);
+        self.close_once_told(now, conns, env);
         std::mem::take(&mut self.outcome)
     }
 
@@ -413,6 +414,7 @@ impl Connection {
             }
             None => self.on_own_timers(now, conns, env),
         }
+        self.close_once_told(now, conns, env);
         std::mem::take(&mut self.outcome)
     }
 

@@ -234,6 +234,14 @@ impl Connection {
         self.end(env);
     }
 
+    /// Closes what is left of a connection that is over and whose peer knows. It may be the last subflow: the verb that is
+    /// at work then says that the connection is closed.
+    pub(super) fn close_once_told(&mut self, now: Instant, conns: &mut ConnTable, env: &mut Env<'_>) {
+        if self.told && !self.over && matches!(self.mode, Mode::Multipath) {
+            self.close_subflows(now, conns, env);
+        }
+    }
+
     /// Once both DATA_FINs are acknowledged the subflows are closed (RFC 8684 §3.3.3).
     pub(super) fn close_subflows(&mut self, now: Instant, conns: &mut ConnTable, env: &mut Env<'_>) {
         // The peer may not know yet that its DATA_FIN arrived. A FIN brings it the DATA_ACK, however often it must be sent;

@@ -108,6 +108,10 @@ fn a_path_that_went_while_nothing_was_sent_there_does_not_keep_a_finished_connec
         assert!(closed, "{}", pair.status());
         for host in &pair.hosts {
             assert!(!host.outcome.intersects(HalfOutcome::RESET | HalfOutcome::TIMED_OUT), "{:?}", host.outcome);
+            assert!(
+                host.outcome.contains(HalfOutcome::CLOSED),
+                "an owner that only looks at results learns of the end"
+            );
         }
         pair.audit();
     }
