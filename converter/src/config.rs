@@ -98,6 +98,8 @@ choices! {
         Cubic = "cubic",
         /// RFC 5681 and 6582.
         NewReno = "newreno",
+        /// BBR, version 3: a model of the path instead of losses.
+        Bbr = "bbr",
         /// Coupled over subflows: RFC 6356.
         Lia = "lia",
         /// Coupled: opportunistic linked increases.

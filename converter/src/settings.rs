@@ -200,6 +200,7 @@ fn congestion_control(congestion: Congestion) -> (CcKind, Coupled) {
     match congestion {
         Congestion::Cubic => (CcKind::Cubic, Coupled::No),
         Congestion::NewReno => (CcKind::NewReno, Coupled::No),
+        Congestion::Bbr => (CcKind::Bbr, Coupled::No),
         Congestion::Lia => (CcKind::Coupled, Coupled::Lia),
         Congestion::Olia => (CcKind::Coupled, Coupled::Olia),
         Congestion::Balia => (CcKind::Coupled, Coupled::Balia),

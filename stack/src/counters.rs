@@ -78,6 +78,7 @@ counters! {
     TcpSpurious = "tcp_spurious": "recoveries undone because nothing had been lost",
     TcpMarksIn = "tcp_marks_in": "segments received with a congestion mark (ECN)",
     TcpMarkReductions = "tcp_mark_reductions": "times that the window was reduced because a peer echoed a congestion mark",
+    TcpBlackHoles = "tcp_black_holes": "times that segments were made smaller because large ones vanished without an ICMP error",
     TcpOutOfOrder = "tcp_out_of_order": "segments received out of order",
     TcpDuplicates = "tcp_duplicates": "segments received that were already there",
     TcpOutOfWindow = "tcp_out_of_window": "segments outside the receive window",

@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 
 use bitflags::bitflags;
 
-use crate::frame::FrameId;
+use crate::checksum;
+use crate::frame::{FrameId, FramePool};
 use crate::seq::SeqNum;
 
 /// Payload that was received: one contiguous run of bytes in one frame.
@@ -107,3 +108,49 @@ impl RxSegment {
 
 /// The scratch queue by which one layer hands segments to the next, reused for every packet.
 pub type RxQueue = VecDeque<RxSegment>;
+
+/// True when `next` bytes more may stand behind a payload that ends at `end` of `frame`: there is room, nobody else has a
+/// right to the frame, and no ring is reading it.
+fn takes_behind(frame: &FrameId, end: usize, next: u16, pool: &FramePool) -> bool {
+    end + usize::from(next) <= pool.frame_size() as usize && pool.refs(frame) == 1 && !pool.tx_pending(frame)
+}
+
+impl TxSegment {
+    /// Copies the payload of `next`, which follows in the sequence space, behind this one's, in its frame; both together
+    /// have at most `limit` bytes. False, and nothing is changed, when that cannot be done. `next` keeps its frame.
+    pub fn absorb(&mut self, next: &Self, limit: u16, pool: &mut FramePool) -> bool {
+        let end = usize::from(self.offset) + usize::from(self.len);
+        let mapped = self.flags.contains(TxFlags::MAPPED);
+        let follows = mapped == next.flags.contains(TxFlags::MAPPED)
+            && (!mapped || self.dsn.wrapping_add(u64::from(self.len)) == next.dsn);
+        let fits = u32::from(self.len) + u32::from(next.len) <= u32::from(limit);
+        if !follows || !fits || !takes_behind(&self.frame, end, next.len, pool) {
+            return false;
+        }
+        pool.copy(&next.frame, usize::from(next.offset), &self.frame, end, usize::from(next.len));
+        self.sum = checksum::add(self.sum, checksum::swap_if_odd(next.sum, usize::from(self.len)));
+        self.len += next.len;
+        self.flags |= next.flags & (TxFlags::PUSH | TxFlags::RETRANSMITTED | TxFlags::RESUM | TxFlags::APP_LIMITED);
+        // The later of two transmissions: whoever judges by time is not too hasty then.
+        if (next.sent_us.wrapping_sub(self.sent_us) as i32) > 0 {
+            self.sent_us = next.sent_us;
+        }
+        self.retransmits = self.retransmits.max(next.retransmits);
+        true
+    }
+}
+
+impl RxSegment {
+    /// As [`TxSegment::absorb`], for payload that was received.
+    pub fn absorb(&mut self, next: &Self, limit: u16, pool: &mut FramePool) -> bool {
+        let end = usize::from(self.offset) + usize::from(self.len);
+        let fits = u32::from(self.len) + u32::from(next.len) <= u32::from(limit);
+        if !fits || !takes_behind(&self.frame, end, next.len, pool) {
+            return false;
+        }
+        pool.copy(&next.frame, usize::from(next.offset), &self.frame, end, usize::from(next.len));
+        self.sum = checksum::add(self.sum, checksum::swap_if_odd(next.sum, usize::from(self.len)));
+        self.len += next.len;
+        true
+    }
+}

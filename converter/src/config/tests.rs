@@ -620,7 +620,7 @@ fn coupled_congestion_control_is_nothing_for_plain_tcp() {
         &found,
         "27:14",
         "congestion = \"lia\" couples subflows, which plain TCP does not have",
-        "write one of \"cubic\", \"newreno\" here",
+        "write one of \"cubic\", \"newreno\", \"bbr\" here",
     );
     assert_eq!(with("[tcp]\ncongestion = \"cubik\"").2, "did you mean \"cubic\"?");
 }

@@ -2,7 +2,7 @@
 //! may grow.
 
 use super::Outcome;
-use super::cc::AckEvent;
+use super::cc::{AckEvent, ModelAck};
 use super::conn::{Conn, ConnFlags};
 use super::send::Freed;
 use crate::env::Env;
@@ -30,7 +30,7 @@ impl Conn<'_> {
         let in_flight = self.in_flight_bytes();
         let now_us = now.as_micros() as u32;
         let min_rtt = self.cold.rtt.min_or(0);
-        let mut freed = Freed::new(now_us, min_rtt, self.echo_age_us(now, segment));
+        let mut freed = Freed::new(now, min_rtt, self.echo_age_us(now, segment));
         if advanced {
             outcome |= Outcome::ACKED;
             self.acknowledge(now, segment, &mut freed, env);
@@ -51,6 +51,13 @@ impl Conn<'_> {
         if irregular {
             self.on_irregular_ack(now, segment, (advanced, duplicate), &mut freed, env);
             self.on_congestion_echo(segment, echo, env);
+        }
+        if freed.largest > self.hot.largest_acked {
+            self.on_larger_acked(freed.largest);
+        }
+        if self.hot.flags.contains(ConnFlags::MODEL) {
+            self.follow_model(now, rtt_us);
+            return outcome;
         }
         // RFC 5681 §3.1: the window grows by what is acknowledged in order; where reordering is usual, by what arrives.
         let forward = advanced || self.cold.rack.reordering_seen && freed.bytes > 0;
@@ -124,6 +131,28 @@ impl Conn<'_> {
                 self.cold.rtt.sample((age_ms + 1) * 1_000, now.as_millis() as u32, 1, &self.cold.config);
             }
         }
+    }
+
+    /// The window after an acknowledgment, by the model of the path.
+    #[inline(never)]
+    fn follow_model(&mut self, now: Instant, rtt_us: Option<u32>) {
+        let in_flight = self.in_flight_bytes();
+        let (min_rtt, probing_rtt) = self.cold.cc.model_rtt();
+        let Some(rates) = &mut self.cold.ring.rates else { return };
+        if probing_rtt {
+            rates.on_app_limited(in_flight);
+        }
+        let ack = ModelAck {
+            now,
+            sample: rates.sample(min_rtt),
+            delivered: rates.delivered,
+            in_flight,
+            mss: u32::from(self.hot.smss),
+            rtt_us,
+            cwnd_limited: self.hot.flags.contains(ConnFlags::CWND_WAS_LIMITED),
+            recovering: self.in_recovery(),
+        };
+        self.hot.cwnd = self.cold.cc.on_model_ack(self.hot.cwnd, &ack);
     }
 
     /// The window after an acknowledgment of `bytes`.

@@ -30,12 +30,18 @@ impl TimeWaitRecord {
         &self.flow
     }
 
-    /// True for a SYN that begins a new connection (RFC 6191 §2): newer by timestamp, or by sequence number.
+    /// True for a SYN that begins a new connection (RFC 6191 §2): newer by its timestamp, where timestamps tell, or by its
+    /// sequence number; and any with timestamps after a connection without.
     pub fn gives_way_to(&self, segment: &SegmentIn) -> bool {
         let syn = segment.flags.contains(TcpFlags::SYN) && !segment.flags.intersects(TcpFlags::ACK | TcpFlags::RST);
+        let later = segment.seq.after(self.rcv_nxt);
         let newer = match segment.options.timestamps {
-            Some(ts) if self.timestamps => (ts.value.wrapping_sub(self.ts_recent) as i32) > 0,
-            _ => segment.seq.after(self.rcv_nxt),
+            Some(ts) if self.timestamps => match ts.value.wrapping_sub(self.ts_recent) as i32 {
+                0 => later,
+                ahead => ahead > 0,
+            },
+            Some(_) => true,
+            None => later,
         };
         syn && newer
     }

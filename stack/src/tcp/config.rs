@@ -11,6 +11,8 @@ pub enum CcKind {
     Cubic,
     /// RFC 5681, RFC 6582.
     NewReno,
+    /// BBR, version 3: a model of the path's bandwidth and RTT, and pacing.
+    Bbr,
     /// As NewReno, but how much the window grows and shrinks is told by the layer above ([`Coupling`]).
     Coupled,
 }

@@ -3,13 +3,15 @@
 use super::cc::Controller;
 use super::config::{INITIAL_RTO, MIN_PAYLOAD};
 use super::handshake::{Agreed, Handshake, PeerSyn, agree};
+use super::pmtu::Pmtu;
 use super::rack::{Probe, Rack};
 use super::receive::OutOfOrder;
 use super::recovery::Prr;
 use super::rtt::Rtt;
 use super::send::SendRing;
 use super::undo::{Frto, Undo};
-use super::{ConnSetup, Coupling, Opening, State, SynSeen, TcpConfig};
+use super::{CcKind, ConnSetup, Coupling, Opening, State, SynSeen, TcpConfig};
+use crate::counters::Counter;
 use crate::env::Env;
 use crate::segment::{TxFlags, TxSegment};
 use crate::seq::SeqNum;
@@ -68,6 +70,8 @@ bitflags! {
         const CWR_DUE = 1 << 21;
         /// The window was reduced for a mark in this round trip.
         const ECN_REDUCED = 1 << 22;
+        /// Congestion control has a model of the path and wants delivery rates.
+        const MODEL = 1 << 23;
     }
 }
 
@@ -107,6 +111,8 @@ pub(super) struct Hot {
     pub snd_mss: u16,
     /// Most payload of a segment: `snd_mss` without options. Never zero.
     pub smss: u16,
+    /// The largest payload that the peer has acknowledged since the path last took less.
+    pub largest_acked: u16,
     pub quick_acks: u8,
     pub upper_reserve: u8,
     pub dup_acks: u8,
@@ -146,6 +152,7 @@ pub(super) struct Cold {
     pub ooo: OutOfOrder,
     pub rtt: Rtt,
     pub cc: Controller,
+    pub pmtu: Pmtu,
     /// Recovery ends when this is acknowledged.
     pub recovery_point: SeqNum,
     pub rack: Rack,
@@ -199,7 +206,9 @@ impl Conn<'_> {
             flags.set(ConnFlags::HELD, hold);
             snd_una = iss + 1;
         }
-        flags.set(ConnFlags::PACED, setup.config.pacing);
+        let model = setup.config.cc == CcKind::Bbr;
+        flags.set(ConnFlags::PACED, setup.config.pacing || model);
+        flags.set(ConnFlags::MODEL, model);
         let mut hot = Hot {
             state,
             snd_scale: 0,
@@ -224,6 +233,7 @@ impl Conn<'_> {
             max_flight: 0,
             snd_mss: super::config::DEFAULT_MSS_V4,
             smss: super::config::DEFAULT_MSS_V4,
+            largest_acked: 0,
             quick_acks: super::config::QUICK_ACKS,
             upper_reserve: setup.config.upper_reserve,
             dup_acks: 0,
@@ -240,10 +250,11 @@ impl Conn<'_> {
             irs: SeqNum(0),
             handshake: Handshake { offer, ..Handshake::default() },
             accepting: peer,
-            ring: SendRing::new(iss),
+            ring: SendRing::new(iss, model.then(Box::default)),
             ooo: OutOfOrder::default(),
             rtt: Rtt::default(),
-            cc: Controller::new(setup.config.cc),
+            cc: Controller::new(setup.config.cc, u64::from(iss.0) << 16 | u64::from(setup.flow.local_port)),
+            pmtu: Pmtu::default(),
             recovery_point: iss,
             rack: Rack::default(),
             probe: None,
@@ -283,7 +294,8 @@ impl Conn<'_> {
         hot.rcv_scale = agreed.rcv_scale;
         hot.flags.set(ConnFlags::TIMESTAMPS, agreed.timestamps);
         hot.flags.set(ConnFlags::SACK, agreed.sack);
-        hot.flags.set(ConnFlags::ECN, agreed.ecn);
+        // The model reads losses, not marks: a peer must not be told otherwise.
+        hot.flags.set(ConnFlags::ECN, agreed.ecn && !hot.flags.contains(ConnFlags::MODEL));
         hot.rcv_nxt = peer.seq + 1 + u32::from(peer.data_taken);
         hot.rcv_edge = hot.rcv_nxt + offer.rcv_wnd;
         hot.last_ack = hot.rcv_nxt;
@@ -306,6 +318,7 @@ impl Conn<'_> {
             }
         }
         self.set_segment_size(agreed.snd_mss);
+        self.cold.pmtu.begin(agreed.snd_mss);
         self.hot.cwnd = self.initial_window();
     }
 
@@ -327,6 +340,10 @@ impl Conn<'_> {
         segment.flags &= TxFlags::MAPPED | TxFlags::PUSH;
         segment.retransmits = 0;
         hot.snd_end += u32::from(segment.len);
+        if segment.len < hot.smss / 4 {
+            let saved = cold.ring.push_small(segment, hot.smss, env);
+            return env.counters.add(Counter::TcpCoalesced, u64::from(saved));
+        }
         cold.ring.push(segment, env);
     }
 

@@ -8,7 +8,7 @@ use crate::counters::Counters;
 use crate::env::{Env, Rng};
 use crate::frame::{FramePool, PoolConfig};
 use crate::mem::Region;
-use crate::options::{SackBlock, SynOptions, Timestamps};
+use crate::options::{SackBlock, SynOptions, TcpOptions, Timestamps};
 use crate::ring::RingPool;
 use crate::segment::{RxQueue, RxSegment, TxFlags, TxSegment};
 use crate::seq::SeqNum;
@@ -22,6 +22,19 @@ pub(super) struct Link {
     pub duplicate: u64,
     pub reorder: u64,
     pub delay: Duration,
+    /// Bytes a second each way; zero for no limit.
+    pub rate: u64,
+    /// How long a packet may wait for the link before it is dropped.
+    pub queue: Duration,
+    /// Largest IP packet that passes; larger ones vanish without a word.
+    pub mtu: usize,
+}
+
+impl Link {
+    /// A link that does nothing but take its time.
+    pub(super) const fn clean(delay: Duration) -> Self {
+        Self { loss: 0, duplicate: 0, reorder: 0, delay, rate: 0, queue: Duration::MAX, mtu: usize::MAX }
+    }
 }
 
 /// One end: a host that writes a pattern and checks what it reads.
@@ -177,11 +190,19 @@ pub(super) struct Pair {
     flying: Vec<(Instant, u64, usize, Vec<u8>)>,
     count: u64,
     pub seed: u64,
+    /// When each direction of the link is free again.
+    free_at: [Instant; 2],
+    /// The longest that a packet had to wait for the link.
+    pub longest_wait: Duration,
 }
 
 impl Pair {
     /// A client that has sent nothing yet, and the server that answers it, both with MSS `mss`.
     pub(super) fn new(seed: u64, link: Link, offers: [Offer; 2], chunk: u16) -> Self {
+        Self::with_config(seed, link, offers, chunk, TcpConfig::default())
+    }
+
+    pub(super) fn with_config(seed: u64, link: Link, offers: [Offer; 2], chunk: u16, config: TcpConfig) -> Self {
         let now = Instant::from_millis(5_000);
         let flow = FlowKey {
             local: IpAddr::from([192, 0, 2, 1]),
@@ -190,7 +211,6 @@ impl Pair {
             remote_port: 80,
         };
         let iss = SeqNum(0_u32.wrapping_sub((seed as u32 % 7) * 3_000));
-        let config = TcpConfig::default();
         let client = End::new(now, flow, Opening::Connect { iss, offer: offers[0] }, config, seed, chunk);
         let syn_out = offers[0].syn(iss, now);
         let syn = SynSeen {
@@ -203,7 +223,26 @@ impl Pair {
         };
         let opening = Opening::Accept { iss: SeqNum(77), syn, offer: offers[1] };
         let server = End::new(now, flow.reversed(), opening, config, seed + 1, chunk);
-        Self { now, ends: [client, server], link, rng: Rng::from_u64(seed), flying: Vec::new(), count: 0, seed }
+        Self {
+            now,
+            ends: [client, server],
+            link,
+            rng: Rng::from_u64(seed),
+            flying: Vec::new(),
+            count: 0,
+            seed,
+            free_at: [now; 2],
+            longest_wait: Duration::ZERO,
+        }
+    }
+
+    /// Two clients that send each other their SYNs at the same moment.
+    pub(super) fn simultaneous(seed: u64, link: Link) -> Self {
+        let mut pair = Self::new(seed, link, [Offer::default(); 2], 1_448);
+        let flow = pair.ends[1].with(|conn, _| *conn.flow());
+        let opening = Opening::Connect { iss: SeqNum(4_000_000), offer: Offer::default() };
+        pair.ends[1] = End::new(pair.now, flow, opening, TcpConfig::default(), seed + 1, 1_448);
+        pair
     }
 
     /// What end `side` wants sent now.
@@ -229,14 +268,33 @@ impl Pair {
         self.ends[side].outcome |= outcome;
     }
 
+    /// When a packet of `len` bytes has left for the other end; `None` when the queue is full.
+    fn cross(&mut self, from: usize, len: usize) -> Option<Instant> {
+        if self.link.rate == 0 {
+            return Some(self.now);
+        }
+        let start = self.free_at[from].max(self.now);
+        let wait = start.since(self.now);
+        if wait > self.link.queue {
+            return None;
+        }
+        self.longest_wait = self.longest_wait.max(wait);
+        self.free_at[from] = start + Duration::from_nanos(len as u64 * 1_000_000_000 / self.link.rate);
+        Some(self.free_at[from])
+    }
+
     fn launch(&mut self, from: usize, packet: Vec<u8>) {
+        if packet.len() > self.link.mtu.saturating_add(14) {
+            return;
+        }
         let dice = |rng: &mut Rng, chance: u64| rng.below(1000) < chance;
         let copies = 1 + usize::from(dice(&mut self.rng, self.link.duplicate));
         for _ in 0..copies {
             if dice(&mut self.rng, self.link.loss) {
                 continue;
             }
-            let mut due = self.now + self.link.delay;
+            let Some(left) = self.cross(from, packet.len()) else { continue };
+            let mut due = left + self.link.delay;
             if dice(&mut self.rng, self.link.reorder) {
                 due += Duration::from_micros(self.rng.below(5_000));
             }
@@ -458,41 +516,41 @@ impl Solo {
 
     /// Takes a segment of the peer's, as one of a batch.
     pub(super) fn take(&mut self, say: Say) -> Outcome {
+        let mut segment = self.segment(&say);
         let frame = (say.len > 0).then(|| {
             let frame = self.end.pool.alloc_control().expect("a frame");
-            for at in 0..say.len {
-                self.end.pool.bytes_mut(&frame)[400 + at as usize] = pattern(u64::from(say.at + at));
+            let bytes = &mut self.end.pool.bytes_mut(&frame)[400..400 + say.len as usize];
+            for (byte, at) in bytes.iter_mut().zip(say.at..) {
+                *byte = pattern(u64::from(at));
             }
+            segment.payload_sum = crate::checksum::sum(bytes);
             frame
         });
-        let sum = frame
-            .as_ref()
-            .map_or(0, |frame| crate::checksum::sum(&self.end.pool.bytes(frame)[400..400 + say.len as usize]));
-        let timestamps = self.end.with(|conn, _| conn.timestamps());
-        let now_ms = self.now.as_millis() as u32;
-        let ts = say.ts.or_else(|| timestamps.then_some(Timestamps { value: now_ms, echo: now_ms }));
-        let mut options = crate::options::TcpOptions { timestamps: ts, ..Default::default() };
-        for (start, end) in say.sack {
-            let block = SackBlock { start: SeqNum(ISS + 1 + start), end: SeqNum(ISS + 1 + end) };
-            options.sack.push(block);
-        }
-        let segment = SegmentIn {
-            flow: self.end.with(|conn, _| *conn.flow()),
-            seq: SeqNum(IRS.wrapping_add(1).wrapping_add(say.at)),
-            ack: SeqNum(ISS.wrapping_add(1).wrapping_add(say.ack)),
-            flags: say.flags,
-            window: say.window,
-            ecn: say.ecn,
-            options,
-            payload_offset: 400,
-            payload_len: say.len as u16,
-            payload_sum: sum,
-        };
         let (now, mut out) = (self.now, RxQueue::new());
         let outcome = self.end.with(|conn, env| conn.on_segment(now, &segment, frame, &mut out, env));
         self.end.outcome |= outcome;
         self.end.read_all(out);
         outcome
+    }
+
+    /// What the peer says, without its payload.
+    pub(super) fn segment(&mut self, say: &Say) -> SegmentIn {
+        let now_ms = self.now.as_millis() as u32;
+        let current = self.end.with(|conn, _| conn.timestamps()).then_some(Timestamps { value: now_ms, echo: now_ms });
+        let offset = |at: u32| SeqNum(ISS.wrapping_add(1).wrapping_add(at));
+        let sack = say.sack.iter().map(|&(start, end)| SackBlock { start: offset(start), end: offset(end) }).collect();
+        SegmentIn {
+            flow: self.end.with(|conn, _| *conn.flow()),
+            seq: SeqNum(IRS.wrapping_add(1).wrapping_add(say.at)),
+            ack: offset(say.ack),
+            flags: say.flags,
+            window: say.window,
+            ecn: say.ecn,
+            options: TcpOptions { timestamps: say.ts.or(current), sack, ..TcpOptions::default() },
+            payload_offset: 400,
+            payload_len: say.len as u16,
+            payload_sum: 0,
+        }
     }
 
     /// Lets time pass, running what comes due; what is sent meanwhile.

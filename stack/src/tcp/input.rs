@@ -261,25 +261,4 @@ impl Conn<'_> {
             _ => Outcome::UNREACHABLE,
         }
     }
-
-    fn on_too_big(&mut self, now: Instant, mtu: u32, env: &mut Env<'_>) -> Outcome {
-        let headers = if self.cold.flow.remote.is_ipv6() { 60 } else { 40 };
-        // RFC 5927 §7.2 and RFC 1191 §7.1: never below the family's minimum, never upwards.
-        let floor = if headers == 60 { 1280 } else { 576 };
-        let mss = mtu.max(floor).saturating_sub(headers).min(u32::from(u16::MAX)) as u16;
-        if mss >= self.hot.snd_mss {
-            env.counters.inc(Counter::IcmpIgnored);
-            return Outcome::empty();
-        }
-        self.set_segment_size(mss);
-        // What is in flight was too big: it is sent again in smaller pieces, and that is no sign of congestion.
-        let payload = self.segment_payload();
-        for index in 0..self.cold.ring.sent_len() {
-            if self.cold.ring.get(index).is_some_and(|segment| segment.len > payload) {
-                self.cold.ring.mark_lost(index);
-            }
-        }
-        self.arm(now);
-        Outcome::SEGMENT_SIZE
-    }
 }

@@ -17,6 +17,7 @@ mod handshake;
 mod input;
 mod output;
 mod pacing;
+mod pmtu;
 mod rack;
 mod receive;
 mod recovery;

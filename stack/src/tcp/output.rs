@@ -130,7 +130,8 @@ impl Conn<'_> {
 
     fn resend(&mut self, now: Instant, index: usize, env: &mut Env<'_>) -> Option<Outgoing> {
         self.cold.ring.split(index, self.hot.smss, env);
-        self.cold.ring.mark_resent(index, now.as_micros() as u32, env);
+        let in_flight = self.in_flight_bytes();
+        self.cold.ring.mark_resent(index, now, in_flight, env);
         self.cold.retransmits += 1;
         env.counters.inc(Counter::TcpRetransmits);
         self.note_retransmission(now);
@@ -144,10 +145,16 @@ impl Conn<'_> {
         let index = self.cold.ring.sent_len();
         let Some(segment) = self.cold.ring.get(index) else {
             self.hot.flags.remove(ConnFlags::CWND_LIMITED);
+            if let Some(rates) = &mut self.cold.ring.rates {
+                rates.on_app_limited(in_flight);
+            }
             return None;
         };
         let (seq, whole) = (segment.seq, segment.len);
         let mut len = whole.min(self.hot.smss);
+        if len < whole && self.may_probe_size(now, seq, whole) {
+            len = whole;
+        }
         if in_flight == 0 {
             self.begin_flight(now);
         } else if in_flight + u32::from(len) > self.hot.cwnd {
@@ -161,7 +168,7 @@ impl Conn<'_> {
         if len < whole {
             self.cold.ring.split(index, len, env);
         }
-        self.cold.ring.mark_sent(now.as_micros() as u32);
+        self.cold.ring.mark_sent(now, in_flight);
         if self.cold.timer != TimerKind::Retransmit {
             // RFC 8985 §7.2: a probe is due so long after the last data, not after the first. A window that was closed is
             // open.

@@ -28,21 +28,9 @@ impl Conn<'_> {
     }
 
     fn take_pace(&mut self, now: Instant, bytes: u16) {
-        let gap = ((u64::from(bytes) + OVERHEAD) * 1_000_000_000).checked_div(self.pacing_rate()).unwrap_or(0);
+        let rate = self.cold.cc.pacing_rate(self.hot.cwnd, self.cold.rtt.srtt_us());
+        let gap = ((u64::from(bytes) + OVERHEAD) * 1_000_000_000).checked_div(rate).unwrap_or(0);
         self.hot.pace_at = self.hot.pace_at.max(now - CREDIT) + Duration::from_nanos(gap);
-    }
-
-    /// Bytes a second; zero for no limit.
-    fn pacing_rate(&self) -> u64 {
-        let srtt_us = u64::from(self.cold.rtt.srtt_us());
-        if srtt_us == 0 {
-            return 0;
-        }
-        // Faster than the window asks for, so that it is the window that decides: twice in slow start, which doubles it,
-        // else by a quarter.
-        let cwnd = u64::from(self.hot.cwnd);
-        let quarters = if self.hot.cwnd < self.cold.cc.ssthresh / 2 { 8 } else { 5 };
-        cwnd * 250_000 * quarters / srtt_us
     }
 }
 

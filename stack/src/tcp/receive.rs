@@ -14,6 +14,10 @@ use crate::segment::{RxQueue, RxSegment};
 use crate::seq::SeqNum;
 use crate::wire::{SegmentIn, TcpFlags};
 
+/// Segments of at most so many bytes are copied behind their neighbour, up to so many bytes together.
+const SMALL: u16 = 256;
+const MERGED: u16 = 1_400;
+
 /// Most acknowledgments that one batch of segments beyond a gap is answered with, for peers that count duplicates: three
 /// show the loss, the others that segments leave the network.
 const MAX_ACKS_DUE: u8 = 16;
@@ -124,6 +128,10 @@ impl OutOfOrder {
                 return false;
             }
         }
+        if self.append_small(index, &segment, env) {
+            env.pool.release(segment.frame);
+            return true;
+        }
         // Segments that the new one covers whole give way; one that it only touches cuts its tail.
         while let Some(next) = self.ring.get(index) {
             if next.seq.before(end) {
@@ -145,6 +153,21 @@ impl OutOfOrder {
         self.remember(segment.seq, segment.end());
         self.ring.insert(index, segment, env.rx_rings);
         true
+    }
+
+    /// Copies a small segment behind the one before it, so that a peer that sends single bytes beyond a gap fills frames.
+    fn append_small(&mut self, index: usize, segment: &RxSegment, env: &mut Env<'_>) -> bool {
+        let overlaps = self.ring.get(index).is_some_and(|next| next.seq.before(segment.end()));
+        if segment.len > SMALL || overlaps {
+            return false;
+        }
+        let Some(before) = index.checked_sub(1).and_then(|before| self.ring.get_mut(before)) else { return false };
+        let fits = before.end() == segment.seq && before.absorb(segment, MERGED, env.pool);
+        if fits {
+            env.counters.inc(Counter::TcpCoalesced);
+            self.remember(segment.seq, segment.end());
+        }
+        fits
     }
 
     /// RFC 2018 §8: the highest segment is given up to make room, and no longer reported.
@@ -301,6 +324,10 @@ impl Conn<'_> {
         if !cold.ooo.is_empty() {
             // RFC 5681 §4.2: a segment that fills a gap is acknowledged at once.
             hot.flags |= ConnFlags::ACK_NOW;
+            if env.pool.available() == 0 {
+                // What is next in order is always taken; the highest beyond the gap makes room for it.
+                cold.ooo.evict_highest(env);
+            }
             while cold.ooo.ring.front().is_some_and(|next| next.seq.at_or_before(hot.rcv_nxt)) {
                 let Some(mut next) = cold.ooo.ring.pop_front(env.rx_rings) else { break };
                 let covered = hot.rcv_nxt.saturating_distance_from(next.seq);

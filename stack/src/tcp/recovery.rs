@@ -128,7 +128,9 @@ impl Conn<'_> {
         if !self.in_recovery() || self.hot.snd_una.before(self.cold.recovery_point) {
             return;
         }
-        if self.hot.flags.contains(ConnFlags::RECOVERY) {
+        if self.hot.flags.contains(ConnFlags::MODEL) {
+            self.hot.cwnd = self.cold.cc.restored(self.hot.cwnd);
+        } else if self.hot.flags.contains(ConnFlags::RECOVERY) {
             // RFC 9937 §6.4.
             self.hot.cwnd = self.cold.cc.ssthresh;
             if !self.hot.flags.contains(ConnFlags::SACK) {
@@ -143,7 +145,7 @@ impl Conn<'_> {
     /// RFC 9937 §6.2: what leaves the network decides what may enter it. `safe` when the acknowledgment advances and
     /// tells of no further loss.
     fn proportional(&mut self, delivered: u32, safe: bool) {
-        if delivered == 0 {
+        if delivered == 0 || self.hot.flags.contains(ConnFlags::MODEL) {
             return;
         }
         let in_flight = u64::from(self.in_flight_bytes());
@@ -206,6 +208,7 @@ impl Conn<'_> {
         self.hot.flags.remove(ConnFlags::RECOVERY);
         self.hot.flags |= ConnFlags::LOSS;
         self.cold.recovery_point = self.hot.snd_nxt;
+        self.shrink_segments_on_timeout(now, env);
         self.mark_lost_on_timeout(now);
         self.hot.cwnd = self.in_flight_bytes() + mss;
         if self.hot.flags.contains(ConnFlags::FIN_SENT) && !self.fin_acked() {

@@ -2,12 +2,19 @@
 
 use arrayvec::ArrayVec;
 
+use super::cc::RateEstimator;
 use crate::checksum;
 use crate::env::Env;
 use crate::options::SackBlock;
 use crate::ring::Ring;
 use crate::segment::{TxFlags, TxSegment};
 use crate::seq::SeqNum;
+use crate::time::Instant;
+
+/// Fewer segments than this are not worth putting together.
+const COMPACT_FROM: u32 = 64;
+/// What two segments must have in common to become one.
+const STATE: TxFlags = TxFlags::SENT.union(TxFlags::SACKED).union(TxFlags::LOST).union(TxFlags::MAPPED);
 
 /// Segments from `snd_una` to the end of what is queued, in sequence order.
 #[derive(Debug, Default)]
@@ -29,6 +36,10 @@ pub(super) struct SendRing {
     fack: SeqNum,
     /// The blocks of the last ACK that had any: what they cover need not be looked at again.
     reported: ArrayVec<SackBlock, 4>,
+    /// So many segments are put together, if they are nearly empty, when there are as many.
+    compact_at: u32,
+    /// Delivery rates, where a model asks for them.
+    pub rates: Option<Box<RateEstimator>>,
 }
 
 /// What an acknowledgment freed.
@@ -46,7 +57,9 @@ pub(super) struct Freed {
     pub reordered: bool,
     /// The end of the first segment among them that was sent only once.
     pub original: Option<SeqNum>,
-    now_us: u32,
+    /// The largest payload among them.
+    pub largest: u16,
+    now: Instant,
     min_rtt_us: u32,
     /// How old the transmission is that the peer's timestamp echoes.
     echo_age_us: Option<u32>,
@@ -55,12 +68,13 @@ pub(super) struct Freed {
 impl Freed {
     /// Nothing yet. `min_rtt_us` and the age of the echoed timestamp tell a retransmission that arrived from an original
     /// that only came late.
-    pub(super) fn new(now_us: u32, min_rtt_us: u32, echo_age_us: Option<u32>) -> Self {
-        Self { now_us, min_rtt_us, echo_age_us, ..Self::default() }
+    pub(super) fn new(now: Instant, min_rtt_us: u32, echo_age_us: Option<u32>) -> Self {
+        Self { now, min_rtt_us, echo_age_us, ..Self::default() }
     }
 
     #[inline]
     fn note(&mut self, segment: &TxSegment, fack: SeqNum) {
+        self.largest = self.largest.max(segment.len);
         if segment.flags.contains(TxFlags::RETRANSMITTED) {
             self.retransmitted = true;
             if !self.believes(segment) {
@@ -81,18 +95,21 @@ impl Freed {
     /// not know of, is not what arrived.
     #[cold]
     fn believes(&self, segment: &TxSegment) -> bool {
-        let age = self.now_us.wrapping_sub(segment.sent_us);
+        let age = (self.now.as_micros() as u32).wrapping_sub(segment.sent_us);
         age >= self.min_rtt_us && self.echo_age_us.is_none_or(|echo| echo <= age.saturating_add(TIMESTAMP_TICK_US))
     }
 }
+
+/// Frames are short when less than this part of all is left for payload.
+const SHORT_SHARE: u32 = 16;
 
 /// Timestamps count milliseconds, and two clocks are cut off: so much they may be off.
 const TIMESTAMP_TICK_US: u32 = 2_000;
 
 impl SendRing {
     /// An empty ring of a connection that starts at `iss`.
-    pub(super) fn new(iss: SeqNum) -> Self {
-        Self { fack: iss, ..Self::default() }
+    pub(super) fn new(iss: SeqNum, rates: Option<Box<RateEstimator>>) -> Self {
+        Self { fack: iss, rates, ..Self::default() }
     }
 
     /// Segments in the ring.
@@ -121,18 +138,85 @@ impl SendRing {
         self.ring.push_back(segment, env.tx_rings);
     }
 
-    /// Marks the first unsent segment as sent at `now_us`.
-    pub(super) fn mark_sent(&mut self, now_us: u32) {
+    /// Queues a small segment: behind the last one that is not sent yet, in its frame, if there is room there. Where the
+    /// ring is long and nearly empty, neighbours are put together. The number of frames that this saved.
+    #[cold]
+    pub(super) fn push_small(&mut self, segment: TxSegment, limit: u16, env: &mut Env<'_>) -> u32 {
+        let unsent = self.ring.len() > self.sent as usize;
+        let len = u32::from(segment.len);
+        if let Some(last) = self.ring.back_mut().filter(|_| unsent)
+            && last.absorb(&segment, limit, env.pool)
+        {
+            self.unsent += len;
+            env.pool.release(segment.frame);
+            return 1;
+        }
+        self.push(segment, env);
+        let frames = self.ring.len() as u32;
+        if frames < self.compact_at.max(COMPACT_FROM) {
+            return 0;
+        }
+        let bytes = self.ring.iter().map(|segment| u64::from(segment.len)).sum::<u64>();
+        let room = u64::from(frames) * u64::from(limit);
+        // DESIGN: a queue whose payload fills less than a quarter of its frames, or half when frames are short.
+        let short = env.pool.available() < env.pool.total() / SHORT_SHARE;
+        let saved = if bytes * 4 < room || short && bytes * 2 < room { self.compact(limit, env) } else { 0 };
+        self.compact_at = 2 * self.ring.len() as u32;
+        saved
+    }
+
+    /// Puts neighbours together that fit one segment of `limit` bytes and are in the same state.
+    fn compact(&mut self, limit: u16, env: &mut Env<'_>) -> u32 {
+        let before = self.ring.len();
+        let mut held: Option<TxSegment> = None;
+        let mut kept = 0;
+        for _ in 0..before {
+            let Some(next) = self.ring.pop_front(env.tx_rings) else { break };
+            let same = held.as_ref().is_some_and(|held| (held.flags ^ next.flags).intersection(STATE).is_empty());
+            if let Some(into) = held.as_mut().filter(|_| same)
+                && into.absorb(&next, limit, env.pool)
+            {
+                if next.flags.contains(TxFlags::SENT) {
+                    self.sent -= 1;
+                    self.sacked_segments -= u32::from(next.flags.contains(TxFlags::SACKED));
+                    if let Some(rates) = &mut self.rates {
+                        rates.on_merged(kept);
+                    }
+                }
+                env.pool.release(next.frame);
+                continue;
+            }
+            if let Some(done) = held.replace(next) {
+                self.ring.push_back(done, env.tx_rings);
+            }
+            kept += 1;
+        }
+        if let Some(done) = held {
+            self.ring.push_back(done, env.tx_rings);
+        }
+        self.lost_hint = 0;
+        (before - self.ring.len()) as u32
+    }
+
+    /// Marks the first unsent segment as sent at `now`, with `in_flight` bytes out before it.
+    #[inline]
+    pub(super) fn mark_sent(&mut self, now: Instant, in_flight: u32) {
         let Some(segment) = self.ring.get_mut(self.sent as usize) else { return };
+        if let Some(rates) = &mut self.rates {
+            rates.on_sent(now, in_flight, u32::from(segment.len));
+        }
         segment.flags |= TxFlags::SENT;
-        segment.sent_us = now_us;
+        segment.sent_us = now.as_micros() as u32;
         self.unsent -= u32::from(segment.len);
         self.sent += 1;
     }
 
     /// Marks a segment as sent again.
-    pub(super) fn mark_resent(&mut self, index: usize, now_us: u32, env: &mut Env<'_>) {
+    pub(super) fn mark_resent(&mut self, index: usize, now: Instant, in_flight: u32, env: &mut Env<'_>) {
         let Some(segment) = self.ring.get_mut(index) else { return };
+        if let Some(rates) = &mut self.rates {
+            rates.on_resent(index, now, in_flight, u32::from(segment.len));
+        }
         if segment.flags.contains(TxFlags::LOST) {
             self.lost -= u32::from(segment.len);
         }
@@ -144,7 +228,7 @@ impl SendRing {
         segment.flags.remove(TxFlags::LOST | TxFlags::RESUM);
         segment.flags |= TxFlags::RETRANSMITTED;
         segment.retransmits = segment.retransmits.saturating_add(1);
-        segment.sent_us = now_us;
+        segment.sent_us = now.as_micros() as u32;
     }
 
     /// Gives up one segment in flight. True when it was not given up before.
@@ -156,6 +240,9 @@ impl SendRing {
         segment.flags |= TxFlags::LOST;
         self.lost += u32::from(segment.len);
         self.lost_hint = self.lost_hint.min(index as u32);
+        if let Some(rates) = &mut self.rates {
+            rates.on_lost(index, u32::from(segment.len));
+        }
         true
     }
 
@@ -204,6 +291,9 @@ impl SendRing {
             self.sent -= 1;
             gone += 1;
             let len = u32::from(segment.len);
+            if let Some(rates) = &mut self.rates {
+                rates.on_acked(freed.now, len, !segment.flags.contains(TxFlags::SACKED));
+            }
             if segment.flags.contains(TxFlags::SACKED) {
                 self.sacked -= len;
                 self.sacked_segments -= 1;
@@ -237,6 +327,9 @@ impl SendRing {
             self.sacked -= u32::from(cut);
         } else {
             freed.bytes += u32::from(cut);
+            if let Some(rates) = &mut self.rates {
+                rates.on_trimmed(freed.now, u32::from(cut));
+            }
         }
         if front.flags.contains(TxFlags::LOST) {
             self.lost -= u32::from(cut);
@@ -276,6 +369,9 @@ impl SendRing {
             segment.flags |= TxFlags::SACKED;
             self.sacked += len;
             self.sacked_segments += 1;
+            if let Some(rates) = &mut self.rates {
+                rates.on_sacked(index, freed.now, len);
+            }
             freed.bytes += len;
             freed.note(segment, fack);
         }
@@ -312,6 +408,9 @@ impl SendRing {
         segment.flags.remove(TxFlags::RESUM);
         if index < self.sent as usize {
             self.sent += 1;
+            if let Some(rates) = &mut self.rates {
+                rates.on_split(index);
+            }
         }
         if self.lost_hint as usize > index {
             self.lost_hint += 1;
@@ -327,5 +426,8 @@ impl SendRing {
         }
         (self.sent, self.unsent, self.sacked, self.lost, self.lost_hint) = (0, 0, 0, 0, 0);
         self.sacked_segments = 0;
+        if let Some(rates) = &mut self.rates {
+            rates.clear();
+        }
     }
 }

@@ -82,6 +82,10 @@ impl Conn<'_> {
     /// initial one, and slow start may win it back.
     #[cold]
     pub(super) fn restart_after_idle(&mut self, idle: Duration) {
+        if self.hot.flags.contains(ConnFlags::MODEL) {
+            // The pace of the model is what it was, and paced data makes no burst.
+            return;
+        }
         let rto = self.cold.rtt.rto(&self.cold.config);
         let restart = self.initial_window().min(self.hot.cwnd);
         let cc = &mut self.cold.cc;

@@ -132,7 +132,7 @@ impl Checker<'_> {
 
     /// Congestion control of a connection that has no subflows to couple.
     fn plain_congestion(&mut self, text: Option<&Text>) -> Congestion {
-        let plain = [Congestion::Cubic, Congestion::NewReno];
+        let plain = [Congestion::Cubic, Congestion::NewReno, Congestion::Bbr];
         match text.filter(|text| Congestion::ALL.iter().any(|c| c.name() == text.get_ref() && !plain.contains(c))) {
             Some(text) => {
                 self.problem(

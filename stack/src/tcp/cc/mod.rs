@@ -1,18 +1,24 @@
 //! Congestion control: what happened goes in as events, a window comes out.
 //!
 //! [`Controller`] keeps what every law has in common, the slow-start threshold and what an undo restores; the laws
-//! themselves are CUBIC, NewReno, and NewReno by numbers that the layer above computes; all with HyStart++.
+//! themselves are CUBIC, NewReno, and NewReno by numbers that the layer above computes, all with HyStart++; and BBR, which
+//! has a model of the path.
 
 use super::config::{CcKind, Coupling, MAX_CWND};
 use crate::time::{Duration, Instant};
 
+mod bbr;
 mod cubic;
 mod hystart;
+mod rate;
 #[cfg(test)]
 mod tests;
 
+use bbr::Bbr;
+pub(super) use bbr::ModelAck;
 use cubic::Cubic;
 use hystart::HyStart;
+pub(super) use rate::RateEstimator;
 
 /// What an acknowledgment says.
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +50,7 @@ pub(super) enum CcEvent {
 }
 
 /// The controller of one connection.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Controller {
     /// Slow-start threshold in bytes.
     pub ssthresh: u32,
@@ -53,15 +59,16 @@ pub(super) struct Controller {
     /// How often the window was reduced, modulo 2^32.
     pub losses: u32,
     law: Law,
-    /// Threshold and law before the last reduction.
-    before: (u32, Law),
+    /// Threshold and curve before the last reduction.
+    before: (u32, Cubic),
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 enum Law {
     NewReno(NewReno),
     Coupled(NewReno),
     Cubic(Cubic),
+    Bbr(Box<Bbr>),
 }
 
 /// RFC 5681 §3.1.
@@ -73,14 +80,17 @@ struct NewReno {
 }
 
 impl Controller {
-    pub(super) fn new(kind: CcKind) -> Self {
+    /// `seed` need only be different from other connections'.
+    pub(super) fn new(kind: CcKind, seed: u64) -> Self {
         let law = match kind {
             CcKind::NewReno => Law::NewReno(NewReno::default()),
             CcKind::Coupled => Law::Coupled(NewReno::default()),
             CcKind::Cubic => Law::Cubic(Cubic::default()),
+            CcKind::Bbr => Law::Bbr(Box::new(Bbr::new(seed))),
         };
         // RFC 5681 §3.1: the first threshold is as high as can be.
-        Self { ssthresh: MAX_CWND, coupling: Coupling::default(), losses: 0, law, before: (MAX_CWND, law) }
+        let before = (MAX_CWND, Cubic::default());
+        Self { ssthresh: MAX_CWND, coupling: Coupling::default(), losses: 0, law, before }
     }
 
     /// The window after an acknowledgment that it may grow by.
@@ -92,9 +102,36 @@ impl Controller {
                 Law::NewReno(reno) => reno.avoid(cwnd, event, 1.0),
                 Law::Coupled(reno) => reno.avoid(cwnd, event, f64::from(self.coupling.increase)),
                 Law::Cubic(cubic) => cubic.avoid(cwnd, event),
+                Law::Bbr(_) => cwnd,
             }
         };
         grown.min(MAX_CWND)
+    }
+
+    /// The window after an acknowledgment, by the model. Only for a law that has one.
+    pub(super) fn on_model_ack(&mut self, cwnd: u32, ack: &ModelAck) -> u32 {
+        if let Law::Bbr(bbr) = &mut self.law { bbr.on_ack(cwnd, ack) } else { cwnd }
+    }
+
+    /// The window after the losses that a timeout found are repaired.
+    pub(super) fn restored(&mut self, cwnd: u32) -> u32 {
+        if let Law::Bbr(bbr) = &mut self.law { bbr.restored(cwnd) } else { cwnd }
+    }
+
+    /// The model's least RTT, for rates; and whether it keeps so little in flight that they say nothing.
+    pub(super) fn model_rtt(&self) -> (Duration, bool) {
+        if let Law::Bbr(bbr) = &self.law { (bbr.min_rtt(), bbr.is_probing_rtt()) } else { (Duration::ZERO, false) }
+    }
+
+    /// Bytes a second at which `cwnd` bytes are to leave in a round trip; zero for no limit.
+    pub(super) fn pacing_rate(&self, cwnd: u32, srtt_us: u32) -> u64 {
+        if let Law::Bbr(bbr) = &self.law {
+            return bbr.pacing_rate(cwnd, srtt_us);
+        }
+        // Faster than the window asks for, so that it is the window that decides: twice in slow start, which doubles it,
+        // else by a quarter.
+        let quarters = if cwnd < self.ssthresh / 2 { 8 } else { 5 };
+        (u64::from(cwnd) * 250_000 * quarters).checked_div(u64::from(srtt_us)).unwrap_or(0)
     }
 
     fn slow_start(&mut self, cwnd: u32, event: &AckEvent) -> u32 {
@@ -106,6 +143,7 @@ impl Controller {
         let hystart = match &mut self.law {
             Law::NewReno(reno) | Law::Coupled(reno) => &mut reno.hystart,
             Law::Cubic(cubic) => &mut cubic.hystart,
+            Law::Bbr(_) => return cwnd,
         };
         match hystart.on_ack(event) {
             Some(growth) => cwnd.saturating_add(growth),
@@ -122,14 +160,18 @@ impl Controller {
             CcEvent::Congestion { cwnd, flight, mss } => self.reduce(cwnd, flight, mss),
             CcEvent::Timeout { cwnd, flight, mss } => {
                 self.reduce(cwnd, flight, mss);
-                if let Law::Cubic(cubic) = &mut self.law {
-                    cubic.on_timeout();
+                match &mut self.law {
+                    Law::Cubic(cubic) => cubic.on_timeout(),
+                    Law::Bbr(bbr) => bbr.on_timeout(cwnd),
+                    Law::NewReno(_) | Law::Coupled(_) => {}
                 }
             }
             // RFC 9438 §4.9: everything is as it was before the reduction.
             CcEvent::Undo => {
                 self.ssthresh = self.ssthresh.max(self.before.0);
-                self.law = self.before.1;
+                if let Law::Cubic(cubic) = &mut self.law {
+                    *cubic = self.before.1;
+                }
             }
             CcEvent::Idle(span) => {
                 if let Law::Cubic(cubic) = &mut self.law {
@@ -144,6 +186,7 @@ impl Controller {
         match &mut self.law {
             Law::NewReno(reno) | Law::Coupled(reno) => reno.credit = 0.0,
             Law::Cubic(cubic) => cubic.restart(),
+            Law::Bbr(_) => {}
         }
         let halved = (cwnd / 2).max(mss.min(cwnd));
         if self.ssthresh < MAX_CWND {
@@ -153,7 +196,7 @@ impl Controller {
     }
 
     fn reduce(&mut self, cwnd: u32, flight: u32, mss: u32) {
-        self.before = (self.ssthresh, self.law);
+        self.before.0 = self.ssthresh;
         self.losses = self.losses.wrapping_add(1);
         let floor = 2 * mss;
         self.ssthresh = match &mut self.law {
@@ -167,7 +210,12 @@ impl Controller {
                 let kept = f64::from(flight) * (1.0 - f64::from(self.coupling.decrease.clamp(0.0, 1.0)));
                 (kept as u32).max(u32::from(self.coupling.floor.max(1)) * mss)
             }
-            Law::Cubic(cubic) => cubic.reduce(cwnd).max(floor),
+            Law::Cubic(cubic) => {
+                self.before.1 = *cubic;
+                cubic.reduce(cwnd).max(floor)
+            }
+            // The model decides for itself what a loss means.
+            Law::Bbr(_) => self.ssthresh,
         };
     }
 }

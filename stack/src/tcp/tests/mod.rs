@@ -1,7 +1,11 @@
 //! Tests of connections, by concept.
 
+mod bbr;
+mod closing;
+mod coalesce;
 mod congestion;
 mod ecn;
+mod pmtu;
 mod receive;
 mod recovery;
 mod transfer;

@@ -91,11 +91,11 @@ fn the_next_segment_in_order_is_always_taken() {
     let config = TcpConfig { max_ooo_frames: 4, ..TcpConfig::default() };
     let mut solo = Solo::new(config, PEER, true);
     for index in 1..20 {
-        solo.say(Say::data(index * 100, 100));
+        solo.say(Say::data(index * 300, 300));
     }
     assert_eq!(solo.end.with(|conn, _| conn.ooo_frames()), 4);
-    solo.say(Say::data(0, 100));
-    assert_eq!(solo.end.read, 500);
+    solo.say(Say::data(0, 300));
+    assert_eq!(solo.end.read, 1_500);
     solo.finish();
 }
 
@@ -104,11 +104,11 @@ fn the_highest_segment_gives_way_to_a_lower_one() {
     let config = TcpConfig { max_ooo_frames: 3, ..TcpConfig::default() };
     let mut solo = Solo::new(config, PEER, true);
     for index in [5, 6, 7] {
-        solo.say(Say::data(index * 100, 100));
+        solo.say(Say::data(index * 300, 300));
     }
-    let sent = solo.say(Say::data(100, 100));
+    let sent = solo.say(Say::data(300, 300));
     assert_eq!(solo.count(Counter::TcpReneged), 1);
-    assert_eq!(sent[0].sack, [(100, 200), (500, 700)], "what was given up is no longer reported");
+    assert_eq!(sent[0].sack, [(300, 600), (1_500, 2_100)], "what was given up is no longer reported");
 }
 
 #[test]

@@ -2,8 +2,8 @@ use crate::tcp::harness::{Link, Pair};
 use crate::tcp::*;
 use crate::time::Duration;
 
-const CLEAN: Link = Link { loss: 0, duplicate: 0, reorder: 0, delay: Duration::from_millis(10) };
-const BAD: Link = Link { loss: 20, duplicate: 10, reorder: 50, delay: Duration::from_millis(10) };
+const CLEAN: Link = Link::clean(Duration::from_millis(10));
+const BAD: Link = Link { loss: 20, duplicate: 10, reorder: 50, ..CLEAN };
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn transfer(mut pair: Pair, bytes: [u64; 2]) -> Pair {
@@ -58,7 +58,7 @@ fn segments_are_split_for_a_peer_with_a_small_mss() {
 
 #[test]
 fn a_terrible_link_only_takes_longer() {
-    let link = Link { loss: 200, duplicate: 50, reorder: 100, delay: Duration::from_millis(30) };
+    let link = Link { loss: 200, duplicate: 50, reorder: 100, ..Link::clean(Duration::from_millis(30)) };
     for seed in 0..40 {
         transfer(Pair::new(seed, link, [Offer::default(); 2], 1000), [40_000, 20_000]);
     }
