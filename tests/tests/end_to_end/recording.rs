@@ -47,7 +47,11 @@ impl Session {
             running.push(Capture::start(namespace, device, "", &file)?);
         }
         let recording = directory.path().join("session.pcapng");
-        record(&lab, &options, &recording, |_| Ok(()))?;
+        record(&lab, &options, &recording, |running| {
+            let log = running.log();
+            ensure!(!log.contains("ERROR"), "a box that is well complains:\n{log}");
+            Ok(())
+        })?;
         let captures = running.into_iter().map(|capture| packets(&capture.stop()?)).collect::<Result<_>>()?;
         Ok(Self { directory, recording, captures })
     }

@@ -176,10 +176,15 @@ fn watch_progress(lab: &Lab, client: &mut RunningTransfer, bytes: u64, label: &s
         if interrupted() {
             bail!("interrupted");
         }
-        progress.set(client.path_bytes(lab)?.iter().sum());
+        progress.set(payload_of(client.path_bytes(lab)?.iter().sum()));
         std::thread::sleep(Duration::from_millis(100));
     }
     Ok(())
+}
+
+/// About how much data is in so many bytes on the wire: a full segment has 1424 bytes of data in 1514.
+fn payload_of(wire: u64) -> u64 {
+    wire / 1514 * 1424
 }
 
 fn sound(run: &Run) -> Result<()> {
