@@ -41,8 +41,11 @@ impl Shard {
         loop {
             let Some(conversion) = self.conversions.get_mut(id) else { return };
             let Some(event) = conversion.half_mut(side).poll_event() else { return };
-            if let Event::SubflowEnded(conn) = event {
-                self.remove_connection(now, conn);
+            match event {
+                Event::SubflowEnded(conn) => self.remove_connection(now, conn),
+                // What ends a connection while it is polled is told by this event alone: no verb follows that could say it.
+                Event::Closed => conversion.progress_mut(side).ended = true,
+                _ => {}
             }
         }
     }

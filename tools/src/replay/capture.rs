@@ -56,7 +56,7 @@ pub(super) fn replay_capture(args: &ReplayArgs, mut config: Config) -> anyhow::R
     if end.is_none() {
         driver.timers_until(last + LINGER, &mut outputs)?;
     }
-    driver.finish();
+    replayed.counters = driver.finish();
     (replayed.frames, _) = outputs.finish()?;
     match end {
         None => Ok(replayed),

@@ -8,6 +8,7 @@ use anyhow::{Context as _, bail, ensure};
 use clap::Args;
 use mimbox_converter::config::Config;
 use mimbox_dataplane::record::{RecordError, Recording};
+use mimbox_stack::Counters;
 
 use super::capture::replay_capture;
 use super::drive::Driver;
@@ -52,6 +53,8 @@ pub struct Replayed {
     pub against_golden: Option<String>,
     /// Packets of a capture that were not for the box, and why.
     pub skipped: Skipped,
+    /// What the engine counted.
+    pub counters: Counters,
 }
 
 /// Packets of a capture that were not replayed.
@@ -191,7 +194,7 @@ fn replay_recording(args: &ReplayArgs, mut recording: Recording, own: Option<Con
             });
         }
     };
-    driver.finish();
+    replayed.counters = driver.finish();
     (replayed.frames, replayed.against_golden) = outputs.finish()?;
     match end {
         None => Ok(replayed),

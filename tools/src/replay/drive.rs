@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use mimbox_dataplane::record::{Cause, Completion, Event, Given};
 use mimbox_dataplane::{Engine, Order};
 use mimbox_stack::limits::RX_HEADROOM;
-use mimbox_stack::{FrameId, Instant, PortId, RxFrame};
+use mimbox_stack::{Counters, FrameId, Instant, PortId, RxFrame};
 
 /// Takes what the engine gives.
 pub(crate) trait Sink {
@@ -88,13 +88,14 @@ impl<E: Engine> Driver<E> {
         Ok(())
     }
 
-    /// Gives every frame back that is not the engine's.
-    pub(crate) fn finish(&mut self) {
+    /// Gives every frame back that is not the engine's; says what the engine counted.
+    pub(crate) fn finish(&mut self) -> Counters {
         self.complete_all();
         let pool = self.engine.pool();
         for frame in self.held.drain(..) {
             pool.release(frame);
         }
+        self.engine.counters().clone()
     }
 
     fn step(
