@@ -135,7 +135,9 @@ impl Connection {
             return false;
         }
         let signals = Signals::read(segment);
-        signals.dss.is_some() && signals.capable.is_none()
+        // The infinite mapping shows the opposite: the client has given its keys up and speaks plain TCP.
+        let mapped = signals.dss.is_some_and(|dss| dss.mapping.is_none_or(|mapping| mapping.len > 0));
+        mapped && signals.capable.is_none()
     }
 
     /// True for an MP_CAPABLE on a SYN/ACK that agrees to what we asked for.

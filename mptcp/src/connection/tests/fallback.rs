@@ -235,3 +235,17 @@ fn a_joined_path_without_options_is_given_up() {
         }
     }
 }
+
+#[test]
+fn a_client_whose_keys_never_arrive_falls_back_and_its_server_follows() {
+    for sizes in [[0, 0], [0, 3_000]] {
+        let mut pair = pair(12, vec![Path::clean(10)]);
+        pair.meddler = Some(Box::new(|_, from, segment, _| {
+            let keys = !segment.flags.contains(TcpFlags::SYN) && Signals::read(segment).capable.is_some();
+            from == 1 || !keys
+        }));
+        exchange(&mut pair, sizes, MINUTE);
+        both_fell_back(&mut pair);
+        close(&mut pair);
+    }
+}
