@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use mimbox_stack::Counter;
-use mimbox_tools::lab::transfer::Direction;
+use mimbox_tools::lab::transfer::{Direction, Sizes};
 use mimbox_tools::lab::{Configuration, Family, LabOptions, Mode, ServerMptcp, ServerWatch, Transfer, TransferServer};
 
 use crate::bench::{Bench, MIB, PORT};
@@ -76,6 +76,19 @@ fn a_client_without_mptcp_works_in_both_modes() -> Result<()> {
         bench.no_sockets_left()?;
     }
     Ok(())
+}
+
+#[test]
+fn many_connections_at_once_come_out_whole() -> Result<()> {
+    let Some(mut bench) = Bench::new(Mode::Explicit)? else { return Ok(()) };
+    bench.transfer(&Transfer {
+        connections: 500,
+        parallel: 100,
+        sizes: Sizes::LogUniform,
+        ..Transfer::new(Direction::Both, 256 << 10)
+    })?;
+    bench.settled()?;
+    bench.no_sockets_left()
 }
 
 #[test]
