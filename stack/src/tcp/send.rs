@@ -411,6 +411,9 @@ impl SendRing {
             if let Some(rates) = &mut self.rates {
                 rates.on_split(index);
             }
+            self.sacked_segments += u32::from(segment.flags.contains(TxFlags::SACKED));
+            // A reported block may cover the head whole, which it did not cover before.
+            self.reported.clear();
         }
         if self.lost_hint as usize > index {
             self.lost_hint += 1;
@@ -431,3 +434,6 @@ impl SendRing {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
