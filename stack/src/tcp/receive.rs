@@ -381,3 +381,6 @@ impl Conn<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
