@@ -18,7 +18,9 @@ impl Conn<'_> {
         let mut outcome = self.take_window(segment);
         let before = self.hot.snd_una;
         let advanced = segment.ack.after(before);
-        let echo = segment.flags.contains(TcpFlags::ECE) && self.hot.flags.contains(ConnFlags::ECN);
+        // RFC 3168 §6.1.1: on a SYN+ACK the flag agrees to ECN and says nothing of marks.
+        let marks = segment.flags & (TcpFlags::ECE | TcpFlags::SYN);
+        let echo = marks == TcpFlags::ECE && self.hot.flags.contains(ConnFlags::ECN);
         // RFC 5681 §2: a duplicate acknowledgment.
         let duplicate = segment.ack == before
             && segment.seq_len() == 0
@@ -48,6 +50,7 @@ impl Conn<'_> {
             || self.cold.probe.is_some()
             || !segment.options.sack.is_empty()
             || self.hot.flags.intersects(IRREGULAR);
+        let recovering = self.hot.flags.contains(ConnFlags::RECOVERY);
         if irregular {
             self.on_irregular_ack(now, segment, (advanced, duplicate), &mut freed, env);
             self.on_congestion_echo(segment, echo, env);
@@ -61,7 +64,8 @@ impl Conn<'_> {
         }
         // RFC 5681 §3.1: the window grows by what is acknowledged in order; where reordering is usual, by what arrives.
         let forward = advanced || self.cold.rack.reordering_seen && freed.bytes > 0;
-        if forward && !echo && !self.hot.flags.contains(ConnFlags::RECOVERY) {
+        // RFC 6582 §3.2, RFC 9937 §6.4: the acknowledgment that ends recovery sets the window, and no more.
+        if forward && !echo && !recovering && !self.hot.flags.contains(ConnFlags::RECOVERY) {
             self.grow(now, freed.bytes, rtt_us);
         }
         outcome

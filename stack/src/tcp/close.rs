@@ -2,6 +2,7 @@
 
 use super::config::CHALLENGE_ACKS_PER_SECOND;
 use super::conn::{Conn, ConnFlags};
+use super::handshake::Stray;
 use super::{Outcome, State};
 use crate::counters::Counter;
 use crate::env::Env;
@@ -69,9 +70,15 @@ impl Conn<'_> {
             rcv_nxt: self.hot.rcv_nxt,
             ts_recent: self.hot.ts_recent,
             ts_offset: self.hot.ts_offset,
-            window: 0,
+            window: self.shown_window(),
             timestamps: self.hot.flags.contains(ConnFlags::TIMESTAMPS),
         }
+    }
+
+    /// The window field that says the edge which the peer was shown (RFC 9293 §3.8.6: it never moves left).
+    fn shown_window(&self) -> u16 {
+        let left = self.hot.rcv_edge.saturating_distance_from(self.hot.rcv_nxt);
+        left.div_ceil(1 << self.hot.rcv_scale).min(0xffff) as u16
     }
 
     /// RFC 5961 §3.2: a reset counts only at exactly `rcv_nxt`; elsewhere in the window it is challenged.
@@ -104,7 +111,11 @@ impl Conn<'_> {
         }
         self.cold.challenges += 1;
         env.counters.inc(Counter::TcpChallengeAcks);
-        self.hot.flags |= ConnFlags::ACK_NOW;
+        if self.hot.state == State::SynReceived {
+            self.cold.handshake.stray = Some(Stray::Challenge);
+        } else {
+            self.hot.flags |= ConnFlags::ACK_NOW;
+        }
     }
 
     /// Our FIN was acknowledged (RFC 9293 §3.10.7.4, fifth step).

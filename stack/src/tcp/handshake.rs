@@ -192,4 +192,15 @@ pub(super) struct Handshake {
     pub without_ecn: bool,
     /// When the SYN was first sent, in microseconds modulo 2^32.
     pub first_sent_us: u32,
+    /// What is to be said to a segment that the handshake did not take.
+    pub stray: Option<Stray>,
+}
+
+/// The answer to a segment that a handshake does not take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Stray {
+    /// It acknowledged what was never sent: a reset with that number (RFC 9293 §3.10.7.3, §3.10.7.4).
+    Reset(SeqNum),
+    /// A challenge ACK (RFC 5961 §4.2).
+    Challenge,
 }

@@ -1,7 +1,7 @@
 //! A segment arrives (RFC 9293 §3.10.7).
 
 use super::conn::{Conn, ConnFlags};
-use super::handshake::{PeerSyn, SynSeen};
+use super::handshake::{PeerSyn, Stray, SynSeen};
 use super::{Outcome, State};
 use crate::counters::Counter;
 use crate::env::Env;
@@ -99,6 +99,11 @@ impl Conn<'_> {
         if !segment.flags.contains(TcpFlags::ACK) {
             return Err(Outcome::empty());
         }
+        if handshake {
+            let outcome = self.on_third_ack(now, segment)?;
+            self.take_timestamp(now, segment);
+            return Ok(outcome);
+        }
         // RFC 5961 §5.2: an ACK of what was never sent, or of what lies too far back, is challenged.
         let hot = &*self.hot;
         let oldest = hot.snd_una - hot.snd_wnd.max(1 << 16);
@@ -107,7 +112,7 @@ impl Conn<'_> {
             return Err(Outcome::empty());
         }
         self.take_timestamp(now, segment);
-        if handshake { self.on_third_ack(now, segment, env) } else { Ok(Outcome::empty()) }
+        Ok(Outcome::empty())
     }
 
     /// RFC 9293 §3.10.7.4, table 6.
@@ -148,13 +153,14 @@ impl Conn<'_> {
         outcome
     }
 
-    /// RFC 7323 §4.3: the timestamp of the segment that spans the last ACK is echoed.
+    /// RFC 7323 §4.3: the timestamp of the segment that spans the last ACK is echoed. §5.5: what is older than 24 days says
+    /// nothing any more.
     fn take_timestamp(&mut self, now: Instant, segment: &SegmentIn) {
         let hot = &mut *self.hot;
         if hot.flags.contains(ConnFlags::TIMESTAMPS)
             && let Some(ts) = segment.options.timestamps
             && segment.seq.at_or_before(hot.last_ack)
-            && (ts.value.wrapping_sub(hot.ts_recent) as i32) >= 0
+            && ((ts.value.wrapping_sub(hot.ts_recent) as i32) >= 0 || now.since(self.cold.ts_recent_at) >= PAWS_IDLE)
         {
             hot.ts_recent = ts.value;
             self.cold.ts_recent_at = now;
@@ -169,16 +175,16 @@ impl Conn<'_> {
         }
         if self.hot.state == State::SynReceived {
             // Simultaneous open: the SYN+ACK acknowledges our SYN (RFC 9293 §3.5).
-            return self.on_third_ack(now, segment, env);
+            return self.on_third_ack(now, segment);
         }
         self.challenge(now, env);
         Err(Outcome::DUPLICATE_SYN)
     }
 
-    fn on_third_ack(&mut self, now: Instant, segment: &SegmentIn, env: &mut Env<'_>) -> Result<Outcome, Outcome> {
-        if segment.ack.before(self.cold.iss + 1) {
-            // RFC 9293 §3.10.7.4, fifth step: the reset itself is the shard's to send for unknown connections only.
-            self.challenge(now, env);
+    fn on_third_ack(&mut self, now: Instant, segment: &SegmentIn) -> Result<Outcome, Outcome> {
+        // RFC 9293 §3.10.7.4, fifth step: only our SYN is there to be acknowledged.
+        if segment.ack != self.cold.iss + 1 {
+            self.cold.handshake.stray = Some(Stray::Reset(segment.ack));
             return Err(Outcome::empty());
         }
         self.hot.state = State::Established;
@@ -210,6 +216,10 @@ impl Conn<'_> {
     fn check_syn_sent(&mut self, now: Instant, segment: &SegmentIn, env: &mut Env<'_>) -> Result<Outcome, Outcome> {
         let acks = segment.flags.contains(TcpFlags::ACK);
         if acks && segment.ack != self.cold.iss + 1 {
+            // RFC 9293 §3.10.7.3, first step: an old connection's peer is told that it is over.
+            if !segment.flags.contains(TcpFlags::RST) {
+                self.cold.handshake.stray = Some(Stray::Reset(segment.ack));
+            }
             return Err(Outcome::empty());
         }
         if segment.flags.contains(TcpFlags::RST) {

@@ -2,6 +2,7 @@
 
 use super::config::QUICK_ACKS;
 use super::conn::{Conn, ConnFlags, TimerKind};
+use super::handshake::Stray;
 use super::rack::Probe;
 use super::undo::Frto;
 use super::{Offer, State};
@@ -33,7 +34,7 @@ impl Conn<'_> {
             return Some(self.syn(now));
         }
         if !self.hot.state.is_synchronized() {
-            return None;
+            return self.next_stray(now, env);
         }
         let out = self.next_data(now, env).or_else(|| self.next_fin(now)).or_else(|| self.next_probe(now));
         let out = out.or_else(|| {
@@ -44,6 +45,17 @@ impl Conn<'_> {
             self.arm_persist(now);
         }
         out
+    }
+
+    /// What a handshake says to a segment that it did not take.
+    fn next_stray(&mut self, now: Instant, env: &mut Env<'_>) -> Option<Outgoing> {
+        match self.cold.handshake.stray.take()? {
+            Stray::Reset(seq) => {
+                env.counters.inc(Counter::TcpResetsOut);
+                Some(Outgoing::bare(seq, SeqNum(0), TcpFlags::RST))
+            }
+            Stray::Challenge => Some(self.segment(now, self.hot.snd_nxt, TcpFlags::ACK)),
+        }
     }
 
     fn syn(&mut self, now: Instant) -> Outgoing {

@@ -4,7 +4,7 @@
 use super::Outcome;
 use super::cc::CcEvent;
 use super::config::DUP_THRESH;
-use super::conn::{Conn, ConnFlags};
+use super::conn::{Conn, ConnFlags, TimerKind};
 use super::send::Freed;
 use super::undo::Frto;
 use crate::counters::Counter;
@@ -119,6 +119,10 @@ impl Conn<'_> {
         let flight = self.hot.snd_nxt.distance_from(self.hot.snd_una);
         self.hot.flags |= ConnFlags::RECOVERY;
         self.cold.recovery_point = self.hot.snd_nxt;
+        // RFC 8985 §7.2: recovery finds what is lost by itself; the timeout stands behind it, not a probe.
+        if self.cold.timer == TimerKind::TailProbe {
+            self.hot.rto_at = Instant::MAX;
+        }
         // RFC 9937 §6.1: what had arrived before does not count, what this acknowledgment brought does.
         let recover_fs = flight.saturating_sub(self.cold.ring.sacked).saturating_add(freed.bytes).max(1);
         self.cold.prr = Prr { delivered: 0, out: 0, recover_fs };

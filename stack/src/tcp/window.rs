@@ -107,11 +107,13 @@ impl Conn<'_> {
         self.hot.rcv_space = bytes;
         let edge = self.hot.rcv_nxt + bytes.min(self.largest_window());
         let opened = edge.saturating_distance_from(self.hot.rcv_edge);
-        // RFC 9293 §3.8.6.2.2: a window update is worth a packet once it opens by two segments, or from nothing.
+        // RFC 9293 §3.8.6.2.2: a window update is worth a packet once it opens by two segments, or by one
+        // where there was no room for one.
         let left = self.hot.rcv_edge.saturating_distance_from(self.hot.rcv_nxt);
         let mss = u32::from(self.hot.smss);
-        let worth = opened >= (2 * mss).max(left / 2) && opened > 0 && left < bytes / 2;
-        if worth && self.hot.state.may_receive() {
+        let wide = opened >= (2 * mss).max(left / 2) && opened > 0 && left < bytes / 2;
+        let from_nothing = left < mss && opened >= mss;
+        if (wide || from_nothing) && self.hot.state.may_receive() {
             self.hot.flags |= ConnFlags::ACK_NOW;
         }
     }
