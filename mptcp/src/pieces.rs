@@ -35,7 +35,7 @@ pub(crate) fn keep_front(segment: &mut RxSegment, n: u16, pool: &FramePool) {
 pub(crate) fn split_front(segment: &mut RxSegment, n: u16, pool: &mut FramePool) -> RxSegment {
     let head = RxSegment {
         dsn: segment.dsn,
-        frame: pool.share(&segment.frame),
+        frame: pool.share_tail(&segment.frame, segment.offset),
         seq: segment.seq,
         offset: segment.offset,
         len: n,
@@ -51,7 +51,7 @@ pub(crate) fn split_tx_front(segment: &mut TxSegment, n: u16, pool: &mut FramePo
     debug_assert!(n > 0 && n < segment.len);
     let head = TxSegment {
         dsn: segment.dsn,
-        frame: pool.share(&segment.frame),
+        frame: pool.share_tail(&segment.frame, segment.offset),
         seq: segment.seq,
         sent_us: segment.sent_us,
         offset: segment.offset,

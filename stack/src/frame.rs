@@ -201,6 +201,20 @@ impl FramePool {
         free
     }
 
+    /// Says that the payload from `payload_offset` on is needed whole whatever is sent first: headers are built in place in
+    /// front of it, and not in front of a part of it.
+    pub fn keep_payload(&mut self, frame: &FrameId, payload_offset: u16) {
+        let floor = &mut self.meta[frame.0 as usize].payload_floor;
+        *floor = if *floor == 0 { payload_offset } else { payload_offset.min(*floor) };
+    }
+
+    /// A second right, for the tail of the payload at `payload_offset`. The parts may be sent in any order (data that was
+    /// sent again with another mapping comes first), so the head is kept: see [`FramePool::keep_payload`].
+    pub fn share_tail(&mut self, frame: &FrameId, payload_offset: u16) -> FrameId {
+        self.keep_payload(frame, payload_offset);
+        self.share(frame)
+    }
+
     /// Takes a frame back from a TX ring and gives that ring's right back.
     pub fn tx_complete(&mut self, frame: FrameId) {
         let meta = &mut self.meta[frame.0 as usize];

@@ -175,3 +175,20 @@ proptest! {
         prop_assert_eq!(pool.in_use(), 0);
     }
 }
+
+#[test]
+fn headers_are_not_built_over_the_head_of_a_payload_that_was_cut() {
+    let mut pool = pool(2, 0);
+    let head = pool.alloc().unwrap();
+    let tail = pool.share_tail(&head, 300);
+    assert!(!pool.claim_headroom(&tail, 400), "the tail goes first: in front of it is the head");
+    assert!(pool.claim_headroom(&head, 300));
+    pool.keep_payload(&head, 350);
+    assert!(pool.claim_headroom(&head, 300), "what starts earlier is kept as well");
+    pool.release(head);
+    assert!(!pool.claim_headroom(&tail, 400));
+    pool.release(tail);
+    let fresh = pool.alloc().unwrap();
+    assert!(pool.claim_headroom(&fresh, 400), "a new frame knows nothing of what it held before");
+    pool.release(fresh);
+}

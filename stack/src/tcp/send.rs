@@ -309,14 +309,16 @@ impl SendRing {
         self.lost_hint = self.lost_hint.saturating_sub(gone);
         self.fack = fack.max(ack);
         if self.sent > 0 && self.ring.front().is_some_and(|front| front.seq.before(ack)) {
-            self.trim_front(ack, freed);
+            self.trim_front(ack, freed, env);
         }
     }
 
     /// The sum is left for the day when the rest is sent again: a peer that acknowledges byte by byte costs no more.
     #[cold]
-    fn trim_front(&mut self, ack: SeqNum, freed: &mut Freed) {
+    fn trim_front(&mut self, ack: SeqNum, freed: &mut Freed, env: &mut Env<'_>) {
         let Some(front) = self.ring.front_mut() else { return };
+        // The data level may still hold what is cut off.
+        env.pool.keep_payload(&front.frame, front.offset);
         let cut = ack.saturating_distance_from(front.seq).min(u32::from(front.len)) as u16;
         front.seq += u32::from(cut);
         front.dsn = front.dsn.wrapping_add(u64::from(cut));
@@ -394,7 +396,7 @@ impl SendRing {
         };
         let tail = TxSegment {
             dsn: segment.dsn.wrapping_add(u64::from(len)),
-            frame: env.pool.share(&segment.frame),
+            frame: env.pool.share_tail(&segment.frame, segment.offset),
             seq: segment.seq + u32::from(len),
             sent_us: segment.sent_us,
             offset: segment.offset + len,
