@@ -46,6 +46,16 @@ fn an_upload_survives_the_cut_of_its_second_path_and_uses_it_again() -> Result<(
 }
 
 #[test]
+fn a_download_survives_the_cut_of_its_first_path_and_uses_it_again() -> Result<()> {
+    cut_and_mend(Mode::Explicit, Direction::Download, Path::First)
+}
+
+#[test]
+fn a_download_survives_the_cut_of_its_first_path_and_uses_it_again_in_transparent_mode() -> Result<()> {
+    cut_and_mend(Mode::Transparent, Direction::Download, Path::First)
+}
+
+#[test]
 fn a_download_survives_the_cut_of_its_second_path_and_uses_it_again() -> Result<()> {
     cut_and_mend(Mode::Explicit, Direction::Download, Path::Second)
 }
