@@ -1,7 +1,7 @@
 //! The admin socket: how `mimbox stats` and `mimbox connections` ask a running box.
 //!
 //! What is told is the present: a request wakes the worker, which answers it between two batches of packets, at a tick
-//! of its own. The worker never waits for the operator, and the operator waits no longer than [`PATIENCE`] for it.
+//! of its own. The worker never waits for the operator, and the operator waits no longer than `PATIENCE` for it.
 //!
 //! A request is a line (`stats` or `connections LIMIT`), the answer a JSON document up to the end of the stream.
 

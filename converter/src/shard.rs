@@ -1,8 +1,8 @@
 //! The engine of one worker: frames in, frames out, deadlines. Sans-IO; the same inputs give the same bytes.
 //!
 //! A client's data segment goes this way: [`Shard::on_frames`] parses it and finds its connection in the flow table;
-//! the conversion's half takes it ([`Half::on_segment`](crate::half::Half::on_segment)) and hands in-order payload out;
-//! [`splice::forward`] pushes that on the other half's send ring; and once the batch is through,
+//! the conversion's half takes it (`Half::on_segment`) and hands in-order payload out;
+//! `splice::forward` pushes that on the other half's send ring; and once the batch is through,
 //! [`Shard::poll_transmit`] polls every conversion that was touched for what its halves want sent.
 
 use std::collections::{BTreeMap, VecDeque};

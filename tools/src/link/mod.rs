@@ -1,6 +1,6 @@
 //! A link in user space: what comes in on one interface goes out by the other, at a rate, after a delay, and not always.
 //!
-//! [`Channel`] is the model of one direction, which the simulator uses as well. [`engine`] carries real frames through
+//! `Channel` is the model of one direction, which the simulator uses as well. `engine` carries real frames through
 //! two of them, driven by the data plane's worker over AF_XDP ports that take every frame of their interface.
 
 mod command;
