@@ -2,6 +2,7 @@
 
 pub mod bench;
 mod engine;
+pub mod eval;
 pub mod lab;
 pub mod link;
 pub mod replay;

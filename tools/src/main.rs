@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use mimbox_tools::bench::{self, BenchCommand};
+use mimbox_tools::eval::{self, EvalCommand};
 use mimbox_tools::lab::cli;
 use mimbox_tools::link::{self, LinkArgs};
 use mimbox_tools::replay::{self, InspectArgs, ReplayArgs};
@@ -69,6 +70,9 @@ enum Command {
     /// Prints the packets of a capture, one line each, with their MPTCP options in words.
     #[command(after_help = "Example: mimbox-lab inspect session.pcapng --only MP_JOIN")]
     Inspect(InspectArgs),
+    /// Measures the box beside the kernel over emulated links. Needs root.
+    #[command(subcommand)]
+    Eval(EvalCommand),
     /// Measures what the box costs.
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -88,6 +92,7 @@ fn main() -> ExitCode {
         Command::Replay(args) => return of_input(replay::replay(&args)),
         Command::Script(args) => script::command(&args),
         Command::Inspect(args) => return of_input(replay::inspect(&args)),
+        Command::Eval(command) => eval::command(&command),
         Command::Bench(command) => bench::command(&command),
         Command::Transfer(command) => cli::transfer(&command),
     };

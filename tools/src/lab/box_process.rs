@@ -14,7 +14,7 @@ use rustix::process::Signal;
 
 use super::namespace::run;
 use super::plan::{BOX_PORTS, Family, Path, Plan};
-use super::process::{Process, bound_to_parent};
+use super::process::{Process, bound_to_parent, wrap};
 use super::topology::{Lab, Mode};
 
 /// How long a box may take until it answers.
@@ -45,12 +45,15 @@ pub struct Configuration {
     pub arguments: Vec<String>,
     /// Environment variables, `MIMBOX_LOG` for one.
     pub environment: Vec<(String, String)>,
+    /// Runs the box before every ordinary program, at this real-time priority: for measurements on a machine with other
+    /// work.
+    pub real_time: Option<u8>,
 }
 
 impl Configuration {
     /// The usual configuration for a mode.
     pub fn new(mode: Mode) -> Self {
-        Self { mode, extra: String::new(), arguments: Vec::new(), environment: Vec::new() }
+        Self { mode, extra: String::new(), arguments: Vec::new(), environment: Vec::new(), real_time: None }
     }
 
     /// The whole file.
@@ -120,6 +123,9 @@ impl BoxProcess {
         let mut command = lab.middle().command(&binary);
         command.arg("run").arg("-c").arg(&file).args(&configuration.arguments);
         command.envs(configuration.environment.iter().map(|(name, value)| (name, value)));
+        if let Some(priority) = configuration.real_time {
+            command = wrap("chrt", &["--rr", &priority.to_string()], &command);
+        }
         let process = Process::spawn("mimbox", bound_to_parent(&command), &lab.file("mimbox.log"))?;
         Ok(Self { process, binary, socket: lab.file("mimbox.sock") })
     }

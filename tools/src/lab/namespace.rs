@@ -29,6 +29,8 @@ pub struct InterfaceCounters {
     pub tx_bytes: u64,
     /// Packets transmitted.
     pub tx_packets: u64,
+    /// Packets that it dropped, either way.
+    pub dropped: u64,
 }
 
 impl Namespace {
@@ -250,8 +252,10 @@ fn parse_interface_counters(text: &str) -> BTreeMap<String, InterfaceCounters> {
     for line in text.lines().skip(2) {
         let Some((name, rest)) = line.split_once(':') else { continue };
         let numbers: Vec<u64> = rest.split_whitespace().map(|word| word.parse().unwrap_or(0)).collect();
-        if let [rx_bytes, rx_packets, _, _, _, _, _, _, tx_bytes, tx_packets, ..] = numbers[..] {
-            let counters = InterfaceCounters { rx_bytes, rx_packets, tx_bytes, tx_packets };
+        if let [rx_bytes, rx_packets, _, rx_dropped, _, _, _, _, tx_bytes, tx_packets, _, tx_dropped, ..] = numbers[..]
+        {
+            let dropped = rx_dropped + tx_dropped;
+            let counters = InterfaceCounters { rx_bytes, rx_packets, tx_bytes, tx_packets, dropped };
             all.insert(name.trim().to_owned(), counters);
         }
     }

@@ -6,7 +6,7 @@
 mod connect;
 mod endpoint;
 mod serve;
-mod socket;
+pub(crate) mod socket;
 mod stream;
 
 use serde::{Deserialize, Serialize};

@@ -15,7 +15,7 @@ const USUAL: [&str; 2] = ["cubic", "reno"];
 
 /// TCP or Multipath TCP.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Tcp,
     Mptcp,
 }
@@ -43,7 +43,7 @@ fn set_congestion(socket: &impl rustix::fd::AsFd, congestion: &str) -> io::Resul
     Ok(())
 }
 
-pub(super) fn connect(kind: Kind, from: Option<SocketAddr>, to: SocketAddr, congestion: &str) -> io::Result<TcpStream> {
+pub(crate) fn connect(kind: Kind, from: Option<SocketAddr>, to: SocketAddr, congestion: &str) -> io::Result<TcpStream> {
     let socket = open(kind, &to)?;
     set_congestion(&socket, congestion)?;
     if let Some(from) = from {
@@ -53,7 +53,7 @@ pub(super) fn connect(kind: Kind, from: Option<SocketAddr>, to: SocketAddr, cong
     Ok(socket.into())
 }
 
-pub(super) fn listen(kind: Kind, at: SocketAddr, congestion: &str) -> io::Result<TcpListener> {
+pub(crate) fn listen(kind: Kind, at: SocketAddr, congestion: &str) -> io::Result<TcpListener> {
     let socket = open(kind, &at)?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
     if at.is_ipv6() {
@@ -65,18 +65,18 @@ pub(super) fn listen(kind: Kind, at: SocketAddr, congestion: &str) -> io::Result
     Ok(socket.into())
 }
 
-pub(super) fn congestion(socket: &TcpStream) -> String {
+pub(crate) fn congestion(socket: &TcpStream) -> String {
     sockopt::tcp_congestion(socket).unwrap_or_else(|_| "unknown".into())
 }
 
 /// No read or write may take longer than this.
-pub(super) fn limit_waiting(socket: &TcpStream, stall: Duration) -> io::Result<()> {
+pub(crate) fn limit_waiting(socket: &TcpStream, stall: Duration) -> io::Result<()> {
     socket.set_read_timeout(Some(stall))?;
     socket.set_write_timeout(Some(stall))
 }
 
 /// Resets the connection. Lingering for no time does it for TCP; an MPTCP connection is told by dissolving it.
-pub(super) fn reset(socket: TcpStream) -> io::Result<()> {
+pub(crate) fn reset(socket: TcpStream) -> io::Result<()> {
     sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
     // Where a kernel refuses this, closing with a zero linger time resets as well.
     let _ = rustix::net::connect_unspec(&socket);
