@@ -19,6 +19,9 @@ pub trait Operated: Engine {
     fn observe(&self, snapshot: &mut Snapshot);
     /// The first `limit` live conversions, and how many there are.
     fn connections(&mut self, now: Instant, limit: usize) -> ConnectionList;
+    /// What would be waited for in vain: data whose timer is not set, a deadline for which nothing wakes the engine. For
+    /// simulations, which ask for it all the time; `None` in an engine that works.
+    fn timer_fault(&mut self, now: Instant) -> Option<String>;
     /// Lets go of every frame that the engine still holds, without sending anything, so that the pool can be audited.
     fn release_all(&mut self, now: Instant);
 }

@@ -28,6 +28,27 @@ impl Operated for Shard {
         ConnectionList { total: self.conversions.len() as u64, connections: rows }
     }
 
+    fn timer_fault(&mut self, now: Instant) -> Option<String> {
+        let ids: Vec<ConversionId> = self.conversions.ids().collect();
+        ids.into_iter().find_map(|id| {
+            let conversion = self.conversions.get(id).filter(|conversion| !conversion.ready)?;
+            for side in Side::BOTH {
+                let half = conversion.half(side);
+                for conn in half.connections() {
+                    if let Some(fault) = self.conns.get(conn).and_then(|conn| conn.timer_fault(now)) {
+                        return Some(format!("conversion {}, {side:?}: {fault}", id.number()));
+                    }
+                }
+                let due = half.next_deadline(&mut self.conns);
+                if due.is_some_and(|due| due < conversion.armed) {
+                    let (number, armed) = (id.number(), conversion.armed);
+                    return Some(format!("conversion {number}, {side:?}: due at {due:?}, woken at {armed:?}"));
+                }
+            }
+            None
+        })
+    }
+
     fn release_all(&mut self, now: Instant) {
         let ids: Vec<ConversionId> = self.conversions.ids().collect();
         for id in ids {

@@ -68,6 +68,16 @@ impl Conn<'_> {
             self.proportional(freed.bytes, advanced && !more_lost);
         }
         self.watch_for_reneging(now);
+        self.shorten_timer(now);
+    }
+
+    /// What was reported beyond a gap may have shown that the path is faster than the timer was set for: it is not left to
+    /// wait longer than the timeout of now.
+    fn shorten_timer(&mut self, now: Instant) {
+        let latest = now + self.cold.rtt.rto(&self.cold.config);
+        if self.hot.rto_at < Instant::MAX && self.hot.rto_at > latest {
+            self.hot.rto_at = latest;
+        }
     }
 
     /// Losses of a peer without SACK, by duplicate ACKs and partial ones. True when a segment is newly given up.

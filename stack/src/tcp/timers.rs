@@ -120,6 +120,34 @@ impl Conn<'_> {
         (due < Instant::MAX).then_some(due)
     }
 
+    /// What is wrong with the timers, once everything that may be sent was sent: what waits for the peer has a timer that is
+    /// due within the current retransmission timeout (RFC 6298 §5.1), what waits for its window one that probes it. For
+    /// tests and simulations; in a connection that works it is always `None`.
+    pub fn timer_fault(&self, now: Instant) -> Option<String> {
+        let flags = self.hot.flags;
+        if !self.hot.state.is_synchronized() || flags.intersects(ConnFlags::HELD | ConnFlags::RESET_QUEUED) {
+            return None;
+        }
+        let ring = &self.cold.ring;
+        let fin_out = flags.contains(ConnFlags::FIN_SENT) && self.hot.snd_una != self.hot.snd_end + 1;
+        let (what, limit) = if ring.sent_len() > 0 || fin_out {
+            ("is not acknowledged", self.cold.rtt.rto(&self.cold.config))
+        } else if ring.unsent > 0 && self.hot.state.may_send() {
+            ("is not sent", self.cold.config.max_rto)
+        } else {
+            return None;
+        };
+        let due = self.next_deadline().unwrap_or(Instant::MAX);
+        (due > now + limit).then(|| {
+            let (una, nxt, end) = (self.hot.snd_una, self.hot.snd_nxt, self.hot.snd_end);
+            let (state, unsent, after) = (self.hot.state, ring.unsent, due.since(now));
+            format!(
+                "{state:?}, {una:?} to {nxt:?} of {end:?} sent, {unsent} bytes unsent: data {what} and the next timer is \
+                 due after {after}, not within {limit}"
+            )
+        })
+    }
+
     /// Sets the timer at `rto_at` when it is not set and something that was sent waits for an answer.
     #[inline]
     pub(super) fn arm(&mut self, now: Instant) {

@@ -6,7 +6,7 @@ use mimbox_dataplane::Recorder;
 use mimbox_stack::limits::RX_HEADROOM;
 use mimbox_stack::{Counter, Duration, FrameId, Instant, PortId, Rng, RxFrame};
 
-use super::node::{End, Node};
+use super::node::{End, Node, TimerWatch};
 use super::observer::{Observer, Side};
 use super::packet::{Outbox, Packet};
 use super::plan::App;
@@ -37,6 +37,7 @@ pub(crate) struct Converter<E> {
     recorder: Option<Box<dyn Recorder>>,
     /// Frames lost because a fill ring was empty.
     starved: u64,
+    watch: TimerWatch,
 }
 
 impl<E: Subject> Converter<E> {
@@ -63,6 +64,7 @@ impl<E: Subject> Converter<E> {
             observer,
             recorder,
             starved: 0,
+            watch: TimerWatch::default(),
         };
         made.refill();
         made
@@ -167,6 +169,8 @@ impl<E: Subject> Node for Converter<E> {
         while self.frame_events(now, out) {}
         self.timer_event(now, out);
         self.refill();
+        let engine = &mut self.engine;
+        self.watch.look(now, || engine.timer_fault(now));
     }
 
     fn next_deadline(&self) -> Option<Instant> {
@@ -180,6 +184,10 @@ impl<E: Subject> Node for Converter<E> {
 
     fn apps(&self, _: &mut dyn FnMut(usize, End, &App)) {}
 
+    fn box_retransmits(&mut self) -> u64 {
+        self.engine.counters().get(Counter::TcpRetransmits)
+    }
+
     fn open_ends(&self) -> usize {
         0
     }
@@ -190,6 +198,7 @@ impl<E: Subject> Node for Converter<E> {
 
     fn audit(&mut self, now: Instant) -> Vec<String> {
         let mut complaints: Vec<String> = self.observer.complaint.take().into_iter().collect();
+        complaints.extend(self.watch.complaint("the box"));
         let live = self.engine.live();
         if live > 0 {
             complaints.push(format!("the box still holds {live} conversions or half-open records"));

@@ -28,10 +28,40 @@ pub(crate) trait Node {
     fn client_counters(&self) -> Option<&Counters> {
         None
     }
+    /// Segments that the box has sent again.
+    fn box_retransmits(&mut self) -> u64 {
+        0
+    }
     /// Applications that have not ended.
     fn open_ends(&self) -> usize;
     /// True when nothing is left of any connection, TIME-WAIT apart.
     fn is_quiet(&self) -> bool;
     /// Lets go of everything and says what was wrong with the node's accounts.
     fn audit(&mut self, now: Instant) -> Vec<String>;
+}
+
+/// How often a node's timers are looked at: a missing one stays missing, so that not every moment need be looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Looks at a node's timers as it runs, and keeps the first thing that was wrong.
+#[derive(Debug, Default)]
+pub(crate) struct TimerWatch {
+    next: Instant,
+    fault: Option<String>,
+}
+
+impl TimerWatch {
+    /// Asks `fault` what is wrong, if it is time to.
+    pub(crate) fn look(&mut self, now: Instant, fault: impl FnOnce() -> Option<String>) {
+        if now < self.next || self.fault.is_some() {
+            return;
+        }
+        self.next = now + LOOK_EVERY;
+        self.fault = fault().map(|fault| format!("at {} ms: {fault}", now.as_millis()));
+    }
+
+    /// What was wrong with the timers of `node`.
+    pub(crate) fn complaint(&mut self, node: &str) -> Option<String> {
+        self.fault.take().map(|fault| format!("{node} waits in vain {fault}"))
+    }
 }

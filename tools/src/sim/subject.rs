@@ -16,6 +16,8 @@ pub(crate) trait Subject: Engine {
     fn live(&self) -> u64;
     /// The first few conversions that live, in words.
     fn living(&mut self, now: Instant) -> Vec<String>;
+    /// What would be waited for in vain.
+    fn timer_fault(&mut self, now: Instant) -> Option<String>;
     /// Gives back every frame that it holds, sending nothing.
     fn release(&mut self, now: Instant);
 }
@@ -30,6 +32,10 @@ impl Subject for Shard {
     fn living(&mut self, now: Instant) -> Vec<String> {
         let list = self.connections(now, NAMED_AT_MOST);
         list.connections.iter().map(in_words).collect()
+    }
+
+    fn timer_fault(&mut self, now: Instant) -> Option<String> {
+        Operated::timer_fault(self, now)
     }
 
     fn release(&mut self, now: Instant) {

@@ -65,6 +65,9 @@ impl Subject for Repeater {
     fn living(&mut self, _: Instant) -> Vec<String> {
         Vec::new()
     }
+    fn timer_fault(&mut self, _: Instant) -> Option<String> {
+        None
+    }
     fn release(&mut self, _: Instant) {}
 }
 

@@ -23,7 +23,7 @@ pub(crate) use opening::{Addressing, Role};
 pub(crate) use port::{HostPort, Reach};
 use session::{Lane, Session};
 
-use super::node::{End, Node};
+use super::node::{End, Node, TimerWatch};
 use super::packet::{Outbox, Packet};
 use super::plan::{App, Plan};
 use super::profile::HostOptions;
@@ -85,6 +85,7 @@ pub(crate) struct Host {
     next_port: u16,
     ip_id: u16,
     open: usize,
+    watch: TimerWatch,
 }
 
 impl Host {
@@ -125,6 +126,7 @@ impl Host {
             next_port: 20_000,
             ip_id: 0,
             open,
+            watch: TimerWatch::default(),
         })
     }
 
@@ -360,6 +362,11 @@ impl Node for Host {
             self.open -= usize::from(!before && after);
         }
         self.ready = ready;
+        let Self { watch, sessions, conns, .. } = self;
+        watch.look(now, || {
+            let lanes = sessions.iter().flat_map(|session| &session.lanes);
+            lanes.into_iter().find_map(|lane| conns.get(lane.id)?.timer_fault(now))
+        });
     }
 
     fn next_deadline(&self) -> Option<Instant> {
@@ -392,6 +399,7 @@ impl Node for Host {
 
     fn audit(&mut self, now: Instant) -> Vec<String> {
         let mut complaints = Vec::new();
+        complaints.extend(self.watch.complaint(&format!("the {:?} host", self.role.end())));
         let left = self.conns.len();
         if left > 0 {
             complaints.push(format!("the {:?} host still holds {left} connections", self.role.end()));
