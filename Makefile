@@ -33,9 +33,11 @@ test: setup
 	$(CARGO) build --workspace --bins
 	$(CARGO) test --workspace
 
-# Writes the golden outputs of the recorded sessions anew, after a change that was meant to change what the box sends.
+# Writes the golden outputs of the recorded sessions and the table of goodput anew, after a change that was meant to change
+# what the box sends.
 bless:
 	$(CARGO) run --quiet -p mimbox-tools --bin mimbox-lab -- replay --bless tests/replay
+	$(CARGO) run --quiet -p mimbox-tools --bin mimbox-lab -- goodput --bless tests/goodput.txt
 
 # What a forwarded frame costs.
 bench: setup

@@ -4,7 +4,7 @@
 use std::num::NonZero;
 use std::thread;
 
-use mimbox_tools::sim::{Profile, Totals, run_many};
+use mimbox_tools::sim::{self, Profile, Totals, run_many};
 
 /// Runs `seeds` seeds of a profile from the first on; a failing one says how to run it again.
 fn all_hold(profile: &str, seeds: u64, connections: usize) -> Totals {
@@ -49,4 +49,13 @@ fn hosts_without_a_box_between_them() {
     all_hold("tcp-direct", 10, 60);
     all_hold("mptcp-direct", 10, 60);
     all_hold("foreign-direct", 10, 60);
+}
+
+#[test]
+fn goodput_over_loss_round_trip_time_and_buffer_is_that_of_the_table() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/goodput.txt");
+    let kept = sim::parse(&std::fs::read_to_string(path).expect("the table")).expect("a table");
+    let rows = sim::measure().expect("every download ends");
+    let found = sim::differences(&kept, &rows);
+    assert!(found.is_empty(), "after a change that was meant to: `make bless`\n{}", found.join("\n"));
 }

@@ -9,7 +9,7 @@ use mimbox_tools::lab::cli;
 use mimbox_tools::link::{self, LinkArgs};
 use mimbox_tools::replay::{self, InspectArgs, ReplayArgs};
 use mimbox_tools::script::{self, ScriptArgs};
-use mimbox_tools::sim::{self, SimArgs};
+use mimbox_tools::sim::{self, GoodputArgs, SimArgs};
 
 /// Labs, replay and simulation for MiMBox.
 #[derive(Parser)]
@@ -48,6 +48,10 @@ enum Command {
     /// Runs simulated networks, one from each seed, and checks what must hold in every one.
     #[command(after_help = "Example: mimbox-lab sim --seeds 1000 --profile issue-a")]
     Sim(SimArgs),
+    /// Simulates a download through the box over links of every loss, round-trip time and buffer, and prints its goodput.
+    #[command(after_help = "Example: mimbox-lab goodput --check tests/goodput.txt\n\n\
+                            Exit status: 0 when every case is within 5% of the table, 1 when one is not.")]
+    Goodput(GoodputArgs),
     /// Records a box at work in a lab: transfers of every kind over two paths, for `replay`.
     #[command(after_help = "Example: mimbox-lab record session.pcapng --mode transparent --loss 20\n\nNeeds root.")]
     Record(cli::RecordOptions),
@@ -88,6 +92,7 @@ fn main() -> ExitCode {
         Command::Down(options) => cli::down(&options),
         Command::Link(args) => link::command(&args),
         Command::Sim(args) => sim::command(&args),
+        Command::Goodput(args) => sim::goodput_command(&args),
         Command::Record(options) => cli::record(&options),
         Command::Replay(args) => return of_input(replay::replay(&args)),
         Command::Script(args) => script::command(&args),

@@ -7,12 +7,14 @@
 //!
 //! Checked in every run: the bytes at both ends are those that were sent, every connection ends as it should, every pool
 //! has all its frames at the end, receive windows never shrink, every packet that the box sends is well-formed, nothing
-//! of MPTCP reaches a server that speaks TCP only, and nothing is left in the box.
+//! of MPTCP reaches a server that speaks TCP only, what waits for a peer has a timer that is due within the retransmission
+//! timeout, and nothing is left in the box.
 
 mod command;
 mod content;
 mod converter;
 pub(crate) mod draw;
+mod goodput;
 mod host;
 mod link;
 mod middlebox;
@@ -27,6 +29,7 @@ mod subject;
 mod world;
 
 pub use command::{Report, SimArgs, command, run_many};
+pub use goodput::{Case, Goodput, GoodputArgs, Row, differences, goodput_command, measure, parse, table};
 pub use link::{Burst, LinkOptions, LinkTotals};
 pub use middlebox::{Middlebox, Strips};
 pub use peer::PeerOptions;

@@ -251,7 +251,7 @@ const ALONE: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 2);
 /// Experiment identifier of the destination option.
 const EXID: u16 = 0x4d42;
 
-fn build(options: &Options, plans: &[Plan], seed: u64) -> anyhow::Result<World> {
+pub(super) fn build(options: &Options, plans: &[Plan], seed: u64) -> anyhow::Result<World> {
     let mut world = World::new();
     let rng = |part| draw::stream(seed, part);
     let smol = |network, part| Box::new(Peers::new(plans, &options.servers, network, draw::mix(seed ^ part)));
