@@ -34,6 +34,8 @@ const FRAMES: u32 = 64 << 10;
 const FRAME_BYTES: u32 = 2048;
 /// Connections of a host at most, subflows included.
 const MAX_CONNECTIONS: usize = 16 << 10;
+/// Segments that a connection sends without waiting for anything, at most; more are a bug.
+const MOST_IN_A_ROW: u32 = 100_000;
 /// TTL of what a host sends.
 const TTL: u8 = 64;
 /// How long a 4-tuple rests after its connection (RFC 9293 §3.6.1).
@@ -210,11 +212,17 @@ impl Host {
         if self.sessions.get(index).is_some_and(|session| session.join_at.is_some_and(|at| at <= now)) {
             self.join(now, index);
         }
-        loop {
+        for polled in 0.. {
             let Some(session) = self.sessions.get_mut(index) else { return };
             let Some((id, segment)) = session.half.poll_transmit(now, &mut self.conns, &mut self.res.env()) else {
                 break;
             };
+            assert!(
+                polled < MOST_IN_A_ROW,
+                "the {:?} host sends without end: {segment:?} of {:?}",
+                self.role,
+                self.conns.get(id)
+            );
             match session.lanes.iter().find(|lane| lane.id == id).copied() {
                 Some(lane) => {
                     let segment = self.decorate(index, segment);
