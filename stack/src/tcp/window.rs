@@ -105,7 +105,9 @@ impl Conn<'_> {
     /// Says how many bytes beyond `rcv_nxt` the owner takes now. The edge that the peer was shown stays.
     pub fn set_receive_space(&mut self, bytes: u32) {
         self.hot.rcv_space = bytes;
-        let edge = self.hot.rcv_nxt + bytes.min(self.largest_window());
+        // As the field can say it: what its scale cannot show is nothing to tell.
+        let scale = u32::from(self.hot.rcv_scale);
+        let edge = self.hot.rcv_nxt + (bytes.min(self.largest_window()) >> scale << scale);
         let opened = edge.saturating_distance_from(self.hot.rcv_edge);
         // RFC 9293 §3.8.6.2.2: a window update is worth a packet once it opens by two segments, or by one
         // where there was no room for one.

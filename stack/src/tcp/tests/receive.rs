@@ -5,6 +5,7 @@ use crate::options::SynOptions;
 use crate::tcp::harness::{PEER, Say, Solo};
 use crate::tcp::*;
 use crate::time::Duration;
+use crate::wire::TcpFlags;
 
 /// A connection past its quick ACKs, with `at` bytes received.
 fn settled() -> (Solo, u32) {
@@ -159,4 +160,25 @@ fn a_window_never_shrinks_and_opens_by_no_crumbs() {
             edge = shown(&sent);
         }
     }
+}
+
+#[test]
+fn a_window_that_its_scale_cannot_show_is_not_told_again_and_again() {
+    let offer = Offer { window_scale: Some(10), ..Offer::default() };
+    let peer = SynOptions { mss: Some(500), ..PEER };
+    let mut solo = Solo::with_offer(TcpConfig::default(), offer, peer, true, TcpFlags::SYN | TcpFlags::ACK);
+    // All of the window that it has shown is used up.
+    solo.end.with(|conn, _| conn.hot.rcv_edge = conn.hot.rcv_nxt);
+    let now = solo.now;
+    // Room for more than a segment, but not for the 1024 bytes that the field counts in: nothing to tell.
+    for _ in 0..10 {
+        solo.end.with(|conn, _| conn.set_receive_space(700));
+        let told = solo.end.with(|conn, env| conn.poll_transmit(now, env));
+        assert!(told.is_none(), "{told:?}");
+    }
+    solo.end.with(|conn, _| conn.set_receive_space(3_000));
+    let told = solo.end.with(|conn, env| conn.poll_transmit(now, env)).expect("an update");
+    assert_eq!(told.window, 2);
+    solo.end.with(|conn, _| conn.set_receive_space(3_000));
+    assert!(solo.end.with(|conn, env| conn.poll_transmit(now, env)).is_none());
 }
