@@ -6,8 +6,9 @@
 //! ```
 //!
 //! Everything that the two have in common is the same by construction: the lab, the link with its seed, the client and the
-//! server, which address each other in both cases (the box is transparent). Offloads are off and every device has a queue,
-//! so that nothing is lost but what the link was asked to lose; a measurement in which something else was is void.
+//! server. Plain TCP reaches the box by the destination option, as a transparent box converts MPTCP only; MPTCP clients
+//! have a transparent box. Offloads are off and every device has a queue, so that nothing is lost but what the link was asked
+//! to lose; a measurement in which something else was is void.
 
 mod bench;
 mod faults;
