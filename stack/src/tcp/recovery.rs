@@ -75,7 +75,8 @@ impl Conn<'_> {
     /// wait longer than the timeout of now.
     fn shorten_timer(&mut self, now: Instant) {
         let latest = now + self.cold.rtt.rto(&self.cold.config);
-        if self.hot.rto_at < Instant::MAX && self.hot.rto_at > latest {
+        let persists = self.cold.timer == TimerKind::Persist;
+        if !persists && self.hot.rto_at < Instant::MAX && self.hot.rto_at > latest {
             self.hot.rto_at = latest;
         }
     }

@@ -137,7 +137,9 @@ impl Conn<'_> {
         } else {
             return None;
         };
-        let due = self.next_deadline().unwrap_or(Instant::MAX);
+        // Timers for other ends (delayed acknowledgments, keepalive) send none of it.
+        let paced = if flags.contains(ConnFlags::PACE_WAITS) { self.hot.pace_at } else { Instant::MAX };
+        let due = self.hot.rto_at.min(self.cold.reorder_at).min(paced);
         (due > now + limit).then(|| {
             let (una, nxt, end) = (self.hot.snd_una, self.hot.snd_nxt, self.hot.snd_end);
             let (state, unsent, after) = (self.hot.state, ring.unsent, due.since(now));

@@ -8,5 +8,6 @@ mod ecn;
 mod pmtu;
 mod receive;
 mod recovery;
+mod timers;
 mod transfer;
 mod undo;
