@@ -45,6 +45,14 @@ fn connections_with_everything_at_random() {
 }
 
 #[test]
+fn a_window_too_small_for_its_scale_is_not_told_without_end() {
+    // A connection that fell back to a peer with small segments did; it took all memory.
+    let swarm = Profile::named("swarm").expect("a profile that there is");
+    let totals = sim::run(swarm, 3_513, 60).expect("every transfer ends");
+    assert!(totals.fallbacks > 0, "{totals}");
+}
+
+#[test]
 fn hosts_without_a_box_between_them() {
     all_hold("tcp-direct", 10, 60);
     all_hold("mptcp-direct", 10, 60);

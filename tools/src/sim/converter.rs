@@ -6,7 +6,7 @@ use mimbox_dataplane::Recorder;
 use mimbox_stack::limits::RX_HEADROOM;
 use mimbox_stack::{Counter, Duration, FrameId, Instant, PortId, Rng, RxFrame};
 
-use super::node::{End, Node, TimerWatch};
+use super::node::{End, MOST_IN_A_ROW, Node, TimerWatch};
 use super::observer::{Observer, Side};
 use super::packet::{Outbox, Packet};
 use super::plan::App;
@@ -141,7 +141,10 @@ impl<E: Subject> Converter<E> {
     }
 
     fn drain(&mut self, now: Instant, out: &mut Outbox) {
+        let mut sent = 0;
         while let Some(tx) = self.engine.poll_transmit(now) {
+            sent += 1;
+            assert!(sent < MOST_IN_A_ROW, "the box sends without end: {tx:?}");
             let start = usize::from(tx.offset);
             let pool = self.engine.pool();
             if let Some(recorder) = &mut self.recorder {

@@ -40,6 +40,10 @@ pub(crate) trait Node {
     fn audit(&mut self, now: Instant) -> Vec<String>;
 }
 
+/// Packets that a node sends, for one connection or all of them, without waiting for anything at most; more are a bug, which
+/// would fill the memory before anybody sees which seed it was.
+pub(crate) const MOST_IN_A_ROW: u32 = 100_000;
+
 /// How often a node's timers are looked at: a missing one stays missing, so that not every moment need be looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 

@@ -17,6 +17,8 @@ enum Fault {
     None,
     LosesFrames,
     ChangesBytes,
+    SleepsThrough,
+    NeverStops,
 }
 
 /// An engine that sends every frame of port 0 by port 1, and the other way round.
@@ -45,7 +47,13 @@ impl Engine for Repeater {
     }
     fn on_timer(&mut self, _: Instant) {}
     fn poll_transmit(&mut self, _: Instant) -> Option<TxFrame> {
-        self.waiting.pop_front()
+        let next = self.waiting.pop_front()?;
+        if self.fault == Fault::NeverStops && self.seen >= 100 {
+            let frame = self.pool.share(&next.frame);
+            self.pool.tx_begin(&frame);
+            self.waiting.push_back(TxFrame { frame, ..next });
+        }
+        Some(next)
     }
     fn next_deadline(&self) -> Option<Instant> {
         None
@@ -66,7 +74,7 @@ impl Subject for Repeater {
         Vec::new()
     }
     fn timer_fault(&mut self, _: Instant) -> Option<String> {
-        None
+        (self.fault == Fault::SleepsThrough && self.seen >= 100).then(|| "for its timer".to_owned())
     }
     fn release(&mut self, _: Instant) {}
 }
@@ -123,4 +131,16 @@ fn a_lost_frame_is_found() {
 fn a_wrong_checksum_is_found() {
     let (complaints, _) = through_repeater(Fault::ChangesBytes);
     assert!(complaints.iter().any(|complaint| complaint.contains("checksum")), "{complaints:?}");
+}
+
+#[test]
+fn a_timer_that_is_missing_is_found() {
+    let (complaints, _) = through_repeater(Fault::SleepsThrough);
+    assert!(complaints.iter().any(|complaint| complaint.starts_with("the box waits in vain")), "{complaints:?}");
+}
+
+#[test]
+#[should_panic(expected = "the box sends without end")]
+fn an_engine_that_never_stops_sending_is_stopped() {
+    through_repeater(Fault::NeverStops);
 }

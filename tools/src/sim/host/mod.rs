@@ -23,7 +23,7 @@ pub(crate) use opening::{Addressing, Role};
 pub(crate) use port::{HostPort, Reach};
 use session::{Lane, Session};
 
-use super::node::{End, Node, TimerWatch};
+use super::node::{End, MOST_IN_A_ROW, Node, TimerWatch};
 use super::packet::{Outbox, Packet};
 use super::plan::{App, Plan};
 use super::profile::HostOptions;
@@ -34,8 +34,6 @@ const FRAMES: u32 = 64 << 10;
 const FRAME_BYTES: u32 = 2048;
 /// Connections of a host at most, subflows included.
 const MAX_CONNECTIONS: usize = 16 << 10;
-/// Segments that a connection sends without waiting for anything, at most; more are a bug.
-const MOST_IN_A_ROW: u32 = 100_000;
 /// TTL of what a host sends.
 const TTL: u8 = 64;
 /// How long a 4-tuple rests after its connection (RFC 9293 §3.6.1).
