@@ -406,7 +406,7 @@ impl Connection {
             Some(id) => {
                 if let (Some(index), Some(mut conn)) = (self.index_of(id), conns.get(id)) {
                     let result = conn.on_timer(now, env);
-                    if result.contains(Outcome::RTO) && conn.peer_window() > 0 {
+                    if result.intersects(Outcome::RTO | Outcome::SILENT) && conn.peer_window() > 0 {
                         self.on_silence(index);
                     }
                     self.note_conn_end(now, index, result, conns, env);

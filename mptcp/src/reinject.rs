@@ -47,7 +47,7 @@ impl Reinjection {
 }
 
 impl Connection {
-    /// A retransmission timeout fired on subflow `index`: it counts as silent until something is acknowledged on it.
+    /// Nothing was acknowledged on subflow `index` for a retransmission timeout: it counts as silent until something is.
     pub(crate) fn on_silence(&mut self, index: usize) {
         if !matches!(self.mode, Mode::Multipath) {
             return;

@@ -107,6 +107,9 @@ bitflags! {
         const UNREACHABLE = 1 << 11;
         /// The largest segment that may be sent changed.
         const SEGMENT_SIZE = 1 << 12;
+        /// Nothing was acknowledged for a retransmission timeout, a tail loss probe included. Said once, of connections whose
+        /// window is shared with others, that is, where another can take the data.
+        const SILENT = 1 << 13;
     }
 }
 

@@ -132,11 +132,11 @@ impl Conn<'_> {
         if self.cold.ring.unsent > 0
             && let Some(out) = self.send_new(now, 0, env)
         {
-            self.cold.probe = Some(Probe { end: self.hot.snd_nxt, retransmission: false });
+            self.cold.probe = Some(Probe { end: self.hot.snd_nxt, retransmission: false, told: false });
             return Some(out);
         }
         let last = self.cold.ring.sent_len().checked_sub(1)?;
-        self.cold.probe = Some(Probe { end: self.hot.snd_nxt, retransmission: true });
+        self.cold.probe = Some(Probe { end: self.hot.snd_nxt, retransmission: true, told: false });
         self.resend(now, last, env)
     }
 

@@ -1,5 +1,6 @@
 //! RACK-TLP (RFC 8985): losses found by time, with a window for reordering that learns, and a probe for lost tails.
 
+use super::Outcome;
 use super::config::{DUP_THRESH, MAX_PEER_ACK_DELAY};
 use super::conn::{Conn, ConnFlags};
 use super::send::Freed;
@@ -87,6 +88,8 @@ pub(super) struct Probe {
     pub end: SeqNum,
     /// It was data sent again, not new data.
     pub retransmission: bool,
+    /// The layer above was told that nothing has answered.
+    pub told: bool,
 }
 
 impl Conn<'_> {
@@ -152,8 +155,8 @@ impl Conn<'_> {
         }
     }
 
-    /// When the next tail loss probe is due after `now`, if one may be sent at all (RFC 8985 §7.2).
-    pub(super) fn probe_timeout(&self) -> Option<Duration> {
+    /// How long after `now` the next tail loss probe is due, if one may be sent at all (RFC 8985 §7.2).
+    pub(super) fn probe_timeout(&self, now: Instant) -> Option<Duration> {
         let (hot, cold) = (&*self.hot, &*self.cold);
         let srtt = cold.rtt.srtt();
         let may = hot.flags.contains(ConnFlags::SACK)
@@ -164,7 +167,29 @@ impl Conn<'_> {
             && cold.timeouts == 0
             && srtt > Duration::ZERO;
         let slack = if cold.ring.sent_len() == 1 { MAX_PEER_ACK_DELAY } else { PROBE_SLACK };
-        may.then(|| (srtt * 2 + slack).min(cold.rtt.rto(&cold.config)))
+        let rto = cold.rtt.rto(&cold.config);
+        // RFC 8985 §7.2: no later than the timeout would come that the probe is to avoid.
+        let left = (cold.progress_at + rto).since(now);
+        let latest = if left > Duration::ZERO { left } else { rto };
+        may.then(|| (srtt * 2 + slack).min(latest))
+    }
+
+    /// When a subflow counts as silent whose probe nothing has answered: where the timeout would have come that the probe
+    /// put off. RFC 8985 §7.3 gives the probe a whole timeout for its answer before anything else is sent again; data that
+    /// another subflow can take does not wait for that (RFC 8684 §3.3.6).
+    pub(super) fn silent_at(&self) -> Instant {
+        let waits = self.hot.flags.contains(ConnFlags::SHARED_WINDOW)
+            && self.cold.probe.is_some_and(|probe| !probe.told)
+            && self.cold.ring.sacked == 0
+            && !self.in_recovery();
+        if waits { self.cold.progress_at + self.cold.rtt.rto(&self.cold.config) } else { Instant::MAX }
+    }
+
+    pub(super) fn on_silence(&mut self) -> Outcome {
+        if let Some(probe) = &mut self.cold.probe {
+            probe.told = true;
+        }
+        Outcome::SILENT
     }
 
     /// RFC 8985 §7.4.2: a probe that repaired the only loss hides it from everything else; the window still shrinks for

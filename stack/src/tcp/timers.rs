@@ -29,6 +29,9 @@ impl Conn<'_> {
             self.hot.rto_at = Instant::MAX;
             outcome |= self.on_retransmission_timer(now, env);
         }
+        if self.silent_at() <= now {
+            outcome |= self.on_silence();
+        }
         outcome |= self.on_keepalive(now, env);
         self.arm(now);
         outcome
@@ -116,7 +119,7 @@ impl Conn<'_> {
         let keepalive = self.keepalive_at().unwrap_or(Instant::MAX);
         let paced = if self.hot.flags.contains(ConnFlags::PACE_WAITS) { self.hot.pace_at } else { Instant::MAX };
         let due = self.hot.rto_at.min(self.hot.ack_at).min(paced).min(keepalive);
-        let due = due.min(self.cold.reorder_at).min(self.cold.linger_at);
+        let due = due.min(self.cold.reorder_at).min(self.cold.linger_at).min(self.silent_at());
         (due < Instant::MAX).then_some(due)
     }
 
@@ -167,7 +170,7 @@ impl Conn<'_> {
         if self.cold.ring.sent_len() == 0 && !fin_out {
             return;
         }
-        let (kind, wait) = match self.probe_timeout() {
+        let (kind, wait) = match self.probe_timeout(now) {
             Some(wait) => (TimerKind::TailProbe, wait),
             None => (TimerKind::Retransmit, self.cold.rtt.rto(&self.cold.config)),
         };
