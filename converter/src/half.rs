@@ -27,31 +27,41 @@ bitflags! {
     }
 }
 
+const _: () = assert!(
+    HalfEvents::all().bits() as u16 == HalfOutcome::all().difference(HalfOutcome::ACKED).bits()
+        && HalfEvents::DATA.bits() as u16 == HalfOutcome::DATA.bits()
+        && HalfEvents::FIN.bits() as u16 == HalfOutcome::FIN.bits()
+        && HalfEvents::RESET.bits() as u16 == HalfOutcome::RESET.bits()
+        && HalfEvents::ESTABLISHED.bits() as u16 == HalfOutcome::ESTABLISHED.bits()
+        && HalfEvents::CLOSED.bits() as u16 == HalfOutcome::CLOSED.bits()
+        && HalfEvents::TIMED_OUT.bits() as u16 == HalfOutcome::TIMED_OUT.bits()
+        && HalfEvents::ACCEPTED.bits() as u16 == HalfOutcome::ACCEPTED.bits()
+);
+
+/// What segments of an open connection bring about.
+const USUAL: Outcome = Outcome::ACCEPTED.union(Outcome::DATA).union(Outcome::ACKED).union(Outcome::WINDOW);
+
 impl From<Outcome> for HalfEvents {
     fn from(outcome: Outcome) -> Self {
         let mut events = Self::empty();
         events.set(Self::DATA, outcome.contains(Outcome::DATA));
+        events.set(Self::ACCEPTED, outcome.contains(Outcome::ACCEPTED));
+        if !outcome.intersects(!USUAL) {
+            return events;
+        }
         events.set(Self::FIN, outcome.contains(Outcome::FIN));
         events.set(Self::RESET, outcome.contains(Outcome::RESET));
         events.set(Self::ESTABLISHED, outcome.contains(Outcome::ESTABLISHED));
         events.set(Self::CLOSED, outcome.contains(Outcome::CLOSED));
         events.set(Self::TIMED_OUT, outcome.contains(Outcome::TIMED_OUT));
-        events.set(Self::ACCEPTED, outcome.contains(Outcome::ACCEPTED));
         events
     }
 }
 
 impl From<HalfOutcome> for HalfEvents {
     fn from(outcome: HalfOutcome) -> Self {
-        let mut events = Self::empty();
-        events.set(Self::DATA, outcome.contains(HalfOutcome::DATA));
-        events.set(Self::FIN, outcome.contains(HalfOutcome::FIN));
-        events.set(Self::RESET, outcome.contains(HalfOutcome::RESET));
-        events.set(Self::ESTABLISHED, outcome.contains(HalfOutcome::ESTABLISHED));
-        events.set(Self::CLOSED, outcome.contains(HalfOutcome::CLOSED));
-        events.set(Self::TIMED_OUT, outcome.contains(HalfOutcome::TIMED_OUT));
-        events.set(Self::ACCEPTED, outcome.contains(HalfOutcome::ACCEPTED));
-        events
+        // The bits are the same, but for those that say nothing here.
+        Self::from_bits_truncate(outcome.bits() as u8)
     }
 }
 
@@ -209,6 +219,14 @@ impl Half {
         match self {
             Self::Tcp(id) => conns.get(*id).map_or(0, |conn| conn.queued_frames()),
             Self::Mptcp(mptcp) => mptcp.queued_frames(),
+        }
+    }
+
+    /// True when [`Half::poll_event`] has something to say.
+    pub(crate) fn has_event(&self) -> bool {
+        match self {
+            Self::Tcp(_) => false,
+            Self::Mptcp(mptcp) => mptcp.has_event(),
         }
     }
 

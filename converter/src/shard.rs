@@ -12,7 +12,7 @@ use mimbox_dataplane::{Engine, Order};
 use mimbox_stack::flow::{FlowTable, HashKey};
 use mimbox_stack::tcp::ConnTable;
 use mimbox_stack::timer::TimerWheel;
-use mimbox_stack::wire::{self, IpInfo, Parsed, Verify};
+use mimbox_stack::wire::{self, IpInfo, LinkHeader, Parsed, Verify};
 use mimbox_stack::{
     ConnId, Counter, Counters, Env, FlowKey, FramePool, Instant, RingPool, Rng, RxFrame, RxQueue, RxSegment, SegmentIn,
     TxFrame, TxSegment,
@@ -140,9 +140,20 @@ impl Shard {
         }
     }
 
-    fn on_frame(&mut self, now: Instant, rx: RxFrame) {
-        self.res.counters.inc(Counter::RxFrames);
+    /// The short way of a packet with the usual layout that belongs to a connection; `segment` is a place to parse it to.
+    fn on_frame(&mut self, now: Instant, rx: RxFrame, segment: &mut SegmentIn) {
         self.res.counters.add(Counter::RxBytes, u64::from(rx.len));
+        let start = usize::from(rx.offset);
+        let bytes = self.res.pool.bytes(&rx.frame).get(start..start + usize::from(rx.len));
+        if let Some(link) = bytes.and_then(|bytes| wire::parse_expected(bytes, rx.offset, segment))
+            && let Some(FlowEntry::Connection { id, conversion, side }) = self.find(&segment.flow)
+        {
+            return self.on_connection(now, rx, &link, segment, (id, conversion, side));
+        }
+        self.on_any_frame(now, rx);
+    }
+
+    fn on_any_frame(&mut self, now: Instant, rx: RxFrame) {
         let start = usize::from(rx.offset);
         let parsed = match self.res.pool.bytes(&rx.frame).get(start..start + usize::from(rx.len)) {
             Some(bytes) => wire::parse(bytes, rx.offset, Verify::All),
@@ -189,7 +200,7 @@ impl Shard {
     fn on_tcp(&mut self, now: Instant, rx: RxFrame, info: &IpInfo, segment: &SegmentIn) {
         match self.find(&segment.flow) {
             Some(FlowEntry::Connection { id, conversion, side }) => {
-                self.on_connection(now, rx, info, segment, (id, conversion, side));
+                self.on_connection(now, rx, &info.link, segment, (id, conversion, side));
             }
             Some(FlowEntry::Opening(id, Side::Client)) => self.on_client_again(now, rx, info, segment, id),
             Some(FlowEntry::Opening(id, Side::Server)) => self.on_server_answer(now, rx, info, segment, id),
@@ -202,7 +213,7 @@ impl Shard {
         &mut self,
         now: Instant,
         rx: RxFrame,
-        info: &IpInfo,
+        link: &LinkHeader,
         segment: &SegmentIn,
         (id, conversion, side): (ConnId, ConversionId, Side),
     ) {
@@ -211,7 +222,7 @@ impl Shard {
         };
         self.res.counters.inc(Counter::TcpSegmentsIn);
         self.res.counters.add(Counter::TcpBytesIn, u64::from(segment.payload_len));
-        let origin = Origin { port: rx.port, link: info.link.reply() };
+        let origin = Origin { port: rx.port, link: link.reply() };
         let frame = if segment.payload_len > 0 {
             Some(rx.frame)
         } else {
@@ -226,8 +237,17 @@ impl Shard {
         {
             path.follow(origin);
         }
-        self.advance(now, conversion, side, events);
-        self.touch(conversion);
+        if !self.scratch.is_empty() {
+            splice::forward(&mut self.scratch, state.half_mut(side.other()), &mut self.conns, &mut env);
+        }
+        if !state.ready {
+            state.ready = true;
+            self.ready.push_back(conversion);
+        }
+        // Data and acknowledgments have nothing else to be carried across.
+        if events.intersects(!(HalfEvents::DATA | HalfEvents::ACCEPTED)) || state.half(side).has_event() {
+            self.advance(now, conversion, side, events);
+        }
     }
 
     /// Puts the conversion on the list of those that may have something to send.
@@ -330,8 +350,10 @@ impl Engine for Shard {
             self.res.pool.prefetch(&rx.frame, usize::from(rx.offset));
             self.res.pool.prefetch(&rx.frame, usize::from(rx.offset) + 64);
         }
+        self.res.counters.add(Counter::RxFrames, batch.len() as u64);
+        let mut segment = SegmentIn::blank();
         for rx in batch.drain(..) {
-            self.on_frame(now, rx);
+            self.on_frame(now, rx, &mut segment);
         }
     }
 

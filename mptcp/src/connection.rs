@@ -26,6 +26,7 @@ use crate::scheduler::Scheduler;
 use crate::subflow::{Origin, Phase, ResetWith, Subflow, SubflowStats};
 
 mod close;
+mod expected;
 mod open;
 mod receive;
 mod transmit;
@@ -319,6 +320,12 @@ impl Connection {
         let mut fresh = std::mem::take(&mut self.fresh);
         let result = conn.on_segment(now, segment, frame, &mut fresh, env);
         self.dirty = true;
+        if let Some(dss) = self.expects(index, segment, result, &conn)
+            && self.on_expected(index, result, &dss, &mut fresh, conns, out, env)
+        {
+            self.fresh = fresh;
+            return std::mem::take(&mut self.outcome);
+        }
         if self.over {
             release_all(&mut fresh, env);
         } else if result.contains(Outcome::ACCEPTED) || result.contains(Outcome::RESET) {
@@ -563,6 +570,11 @@ impl Connection {
     /// Bytes that wait for data of another subflow.
     pub fn reorder_bytes(&self) -> u64 {
         self.rcv.reorder.bytes()
+    }
+
+    /// True when [`Connection::poll_event`] has one.
+    pub fn has_event(&self) -> bool {
+        !self.events.is_empty()
     }
 
     /// Takes the next event.

@@ -61,11 +61,13 @@ pub(crate) enum MappingError {
 /// The DSS checksum over data whose sum is `data_sum`; `len` counts a DATA_FIN as the option does.
 pub(crate) fn dss_checksum(dsn: Dsn, ssn: u32, len: u16, data_sum: u16) -> u16 {
     // RFC 8684 §3.3.1, figure 10: the pseudo header has the 64-bit DSN whatever the option carries.
-    let mut pseudo = [0; 14];
-    pseudo[..8].copy_from_slice(&dsn.0.to_be_bytes());
-    pseudo[8..12].copy_from_slice(&ssn.to_be_bytes());
-    pseudo[12..].copy_from_slice(&len.to_be_bytes());
-    !checksum::add(checksum::sum(&pseudo), data_sum)
+    let dsn_words = (dsn.0 >> 32) + (dsn.0 & 0xffff_ffff);
+    !checksum::fold(dsn_words + u64::from(ssn) + u64::from(len) + u64::from(data_sum))
+}
+
+/// True when two checksums say the same: both forms of zero stand for one sum.
+fn matches(computed: u16, expected: u16) -> bool {
+    computed == expected || computed == 0 && expected == 0xffff || computed == 0xffff && expected == 0
 }
 
 /// A subflow's way from in-order payload to payload with data sequence numbers.
@@ -150,6 +152,40 @@ impl Mapper {
             self.mappings.insert(at, new);
         }
         Ok(())
+    }
+
+    /// Places a segment that is next on the subflow by the mapping that came with it, when that covers it and nothing from
+    /// before is left: what [`Mapper::insert`] and [`Mapper::map`] would make of the two, in one step. False, and nothing
+    /// is changed, when it is for those to see to.
+    #[inline]
+    pub(crate) fn map_next(&mut self, new: &Mapping, segment: &mut RxSegment) -> bool {
+        let (start, end) = (segment.seq, segment.end());
+        let covered = start == self.next && new.start.at_or_before(start) && new.end().at_or_after(end);
+        let follows = match self.mappings.front() {
+            None => true,
+            Some(known) => known.end().at_or_before(new.start) || known == new,
+        };
+        if !covered || !follows || !self.pending.is_empty() || self.mappings.len() > 1 {
+            return false;
+        }
+        if let Some(expected) = new.checksum {
+            let whole = new.start == start && new.end() == end;
+            let ssn = start.distance_from(self.origin);
+            if !whole || !matches(dss_checksum(new.dsn, ssn, segment.len, segment.sum), expected) {
+                return false;
+            }
+            self.mappings.clear();
+        } else {
+            // It stays until the next data comes: what it says cannot be said otherwise.
+            match self.mappings.front_mut() {
+                Some(known) => *known = *new,
+                None => self.mappings.push_back(*new),
+            }
+        }
+        self.verified = false;
+        segment.dsn = (new.dsn + u64::from(start.distance_from(new.start))).0;
+        self.next = end;
+        true
     }
 
     /// Takes payload that is in order on the subflow and hands out what can be placed in the data sequence space.
@@ -242,9 +278,7 @@ impl Mapper {
         }
         let ssn = mapping.start.distance_from(self.origin);
         let len = mapping.len as u16 + u16::from(mapping.fin);
-        // Both forms of zero stand for the same sum.
-        let computed = dss_checksum(mapping.dsn, ssn, len, sum);
-        if computed != expected && !(computed == 0 && expected == 0xffff || computed == 0xffff && expected == 0) {
+        if !matches(dss_checksum(mapping.dsn, ssn, len, sum), expected) {
             return Err(MappingError::Checksum(mapping.dsn));
         }
         self.verified = true;

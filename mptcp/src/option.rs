@@ -439,6 +439,7 @@ fn parse_join(reader: &mut Reader<'_>, low: u8) -> Option<Join> {
     }
 }
 
+#[inline]
 fn parse_dss(reader: &mut Reader<'_>) -> Option<Dss> {
     let flags = reader.u8()?;
     let has = |bit| flags & bit != 0;
@@ -685,6 +686,16 @@ pub fn join_in_syn(segment: &SegmentIn) -> Option<JoinSyn> {
 
 fn first<T>(segment: &SegmentIn, pick: impl Fn(MptcpOption) -> Option<T>) -> Option<T> {
     segment.options.mptcp_slices().filter_map(|raw| parse(raw).ok()).find_map(pick)
+}
+
+/// The DSS of a segment that has no other MPTCP option: what [`Signals::read`] finds in it, and nothing else.
+#[inline]
+pub(crate) fn expected_dss(segment: &SegmentIn) -> Option<Dss> {
+    let &[at] = segment.options.mptcp.as_slice() else { return None };
+    let [KIND, _, first, body @ ..] = segment.options.slice(at) else { return None };
+    let mut reader = Reader(body);
+    let dss = if first >> 4 == subtype::DSS { parse_dss(&mut reader) } else { None };
+    dss.filter(|_| reader.left() == 0)
 }
 
 /// All options of one segment, the first of each kind, those that may not stand beside the others left out.

@@ -210,7 +210,7 @@ impl TcpOptions {
 }
 
 #[inline]
-fn timestamps_of(&[a, b, c, d, e, f, g, h]: &[u8; 8]) -> Timestamps {
+pub(crate) fn timestamps_of(&[a, b, c, d, e, f, g, h]: &[u8; 8]) -> Timestamps {
     Timestamps { value: u32::from_be_bytes([a, b, c, d]), echo: u32::from_be_bytes([e, f, g, h]) }
 }
 

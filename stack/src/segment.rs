@@ -7,6 +7,7 @@ use bitflags::bitflags;
 use crate::checksum;
 use crate::frame::{FrameId, FramePool};
 use crate::seq::SeqNum;
+use crate::wire::SegmentIn;
 
 /// Payload that was received: one contiguous run of bytes in one frame.
 #[derive(Debug)]
@@ -100,7 +101,22 @@ impl TxSegment {
 }
 
 impl RxSegment {
+    /// The payload of a parsed segment, in its frame.
+    #[inline]
+    pub fn of(segment: &SegmentIn, frame: FrameId) -> Self {
+        Self {
+            dsn: 0,
+            frame,
+            seq: segment.seq,
+            offset: segment.payload_offset,
+            len: segment.payload_len,
+            sum: segment.payload_sum,
+            tag: 0,
+        }
+    }
+
     /// Sequence number after the last byte.
+    #[inline]
     pub fn end(&self) -> SeqNum {
         self.seq + u32::from(self.len)
     }

@@ -67,7 +67,7 @@ impl Connection {
     }
 
     /// The peer expects `ack` next and takes `window` bytes from there.
-    fn on_data_ack(&mut self, ack: Dsn, window: u32, is_syn: bool, env: &mut Env<'_>) {
+    pub(super) fn on_data_ack(&mut self, ack: Dsn, window: u32, is_syn: bool, env: &mut Env<'_>) {
         let fin = u64::from(self.snd.fin == DataFin::Sent || self.snd.fin == DataFin::Acked);
         if ack.after(self.snd.sent + fin) {
             // It acknowledges what was never sent: not to be believed, nor is its window.

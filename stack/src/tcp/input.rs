@@ -23,6 +23,21 @@ impl Conn<'_> {
         out: &mut RxQueue,
         env: &mut Env<'_>,
     ) -> Outcome {
+        if self.expects(segment, frame.is_some()) {
+            return self.on_expected(now, segment, frame, out, env);
+        }
+        self.on_any_segment(now, segment, frame, out, env)
+    }
+
+    #[inline(never)]
+    fn on_any_segment(
+        &mut self,
+        now: Instant,
+        segment: &SegmentIn,
+        frame: Option<FrameId>,
+        out: &mut RxQueue,
+        env: &mut Env<'_>,
+    ) -> Outcome {
         let was = self.hot.state;
         let checked = match self.hot.state {
             State::Closed => Err(Outcome::empty()),
@@ -155,7 +170,8 @@ impl Conn<'_> {
 
     /// RFC 7323 §4.3: the timestamp of the segment that spans the last ACK is echoed. §5.5: what is older than 24 days says
     /// nothing any more.
-    fn take_timestamp(&mut self, now: Instant, segment: &SegmentIn) {
+    #[inline]
+    pub(super) fn take_timestamp(&mut self, now: Instant, segment: &SegmentIn) {
         let hot = &mut *self.hot;
         if hot.flags.contains(ConnFlags::TIMESTAMPS)
             && let Some(ts) = segment.options.timestamps

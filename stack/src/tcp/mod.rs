@@ -13,6 +13,7 @@ mod close;
 mod config;
 mod conn;
 mod ecn;
+mod expected;
 mod handshake;
 mod input;
 mod output;

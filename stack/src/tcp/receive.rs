@@ -47,6 +47,12 @@ impl OutOfOrder {
         self.ring.is_empty()
     }
 
+    /// True when nothing waits and no FIN was seen.
+    #[inline]
+    pub(super) fn is_quiet(&self) -> bool {
+        self.ring.is_empty() && self.fin_at.is_none()
+    }
+
     /// Releases everything.
     pub(super) fn clear(&mut self, env: &mut Env<'_>) {
         while let Some(segment) = self.ring.pop_front(env.rx_rings) {
@@ -257,15 +263,7 @@ impl Conn<'_> {
         out: &mut RxQueue,
         env: &mut Env<'_>,
     ) -> Outcome {
-        let mut rx = RxSegment {
-            dsn: 0,
-            frame,
-            seq: segment.seq,
-            offset: segment.payload_offset,
-            len: segment.payload_len,
-            sum: segment.payload_sum,
-            tag: 0,
-        };
+        let mut rx = RxSegment::of(segment, frame);
         let old = self.hot.rcv_nxt.saturating_distance_from(rx.seq);
         if old > 0 {
             let seen = SackBlock { start: rx.seq, end: rx.seq + old.min(u32::from(rx.len)) };
@@ -315,7 +313,8 @@ impl Conn<'_> {
     }
 
     /// Hands `rx`, which is next in order, out, and everything that waited for it.
-    fn deliver(&mut self, rx: RxSegment, out: &mut RxQueue, env: &mut Env<'_>) {
+    #[inline]
+    pub(super) fn deliver(&mut self, rx: RxSegment, out: &mut RxQueue, env: &mut Env<'_>) {
         let Self { hot, cold } = self;
         let before = hot.rcv_nxt;
         hot.rcv_nxt = rx.end();

@@ -156,7 +156,9 @@ impl Conn<'_> {
     /// Sets the timer at `rto_at` when it is not set and something that was sent waits for an answer.
     #[inline]
     pub(super) fn arm(&mut self, now: Instant) {
-        if self.hot.rto_at == Instant::MAX {
+        // Without anything out there is nothing that could be armed.
+        let out = self.cold.ring.sent_len() > 0 || self.hot.flags.contains(ConnFlags::FIN_SENT);
+        if out && self.hot.rto_at == Instant::MAX {
             self.arm_retransmission(now);
         }
     }

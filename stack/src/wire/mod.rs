@@ -1,7 +1,7 @@
 //! Wire formats: a one-pass view of Ethernet, VLAN, IPv4, IPv6 and TCP, and header emission into headroom.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use bitflags::bitflags;
 
@@ -13,11 +13,13 @@ use crate::options::{OptionBytes, SackBlocks, SynOptions, TcpOptions, Timestamps
 use crate::seq::SeqNum;
 
 mod emit;
+mod expected;
 mod forward;
 mod icmp;
 mod parse;
 
 pub use emit::{HeaderTemplate, emit_tcp};
+pub use expected::parse_expected;
 pub use forward::{Hop, decrement_ttl, lower_mss, set_link};
 pub use icmp::{IcmpError, IcmpOut, Quotation, emit_icmp_error, may_answer_with_icmp, parse_icmp_error, quote};
 pub use parse::parse;
@@ -329,6 +331,23 @@ pub struct SegmentIn {
 }
 
 impl SegmentIn {
+    /// No segment at all: a place for [`parse_expected`] to fill.
+    pub fn blank() -> Self {
+        let nowhere = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        Self {
+            flow: FlowKey { local: nowhere, remote: nowhere, local_port: 0, remote_port: 0 },
+            seq: SeqNum(0),
+            ack: SeqNum(0),
+            flags: TcpFlags::empty(),
+            window: 0,
+            ecn: Ecn::NotEct,
+            options: TcpOptions::default(),
+            payload_offset: 0,
+            payload_len: 0,
+            payload_sum: 0,
+        }
+    }
+
     /// Sequence space that the segment takes: payload plus SYN plus FIN (RFC 9293 §3.4).
     pub fn seq_len(&self) -> u32 {
         u32::from(self.payload_len)
