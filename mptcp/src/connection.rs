@@ -448,6 +448,11 @@ impl Connection {
             if self.subflows[index].third_ack_due <= now {
                 self.repeat_third_ack(now, index, conns, env);
             }
+            let subflow = &mut self.subflows[index];
+            if subflow.resumes_at() <= now {
+                subflow.end_signal_pause();
+                ask_ack(conns.get(subflow.id));
+            }
         }
         if self.paths.deadline <= now {
             self.announce_again(now, conns);
@@ -460,8 +465,8 @@ impl Connection {
             return None;
         }
         let Deadlines { data, probe, lonely, close } = self.deadlines;
-        let third_acks = self.subflows.iter().map(|subflow| subflow.third_ack_due);
-        let due = [data, probe, lonely, close, self.paths.deadline].into_iter().chain(third_acks).min();
+        let subflows = self.subflows.iter().map(|subflow| subflow.third_ack_due.min(subflow.resumes_at()));
+        let due = [data, probe, lonely, close, self.paths.deadline].into_iter().chain(subflows).min();
         due.filter(|&at| at < Instant::MAX)
     }
 

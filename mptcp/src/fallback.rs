@@ -98,6 +98,7 @@ impl Connection {
         let subflow = &mut self.subflows[index];
         subflow.phase = Phase::Open;
         subflow.signals.clear();
+        subflow.end_signal_pause();
         subflow.fin_due = false;
         if let Some(mut conn) = conns.get(subflow.id) {
             conn.take_window_back();

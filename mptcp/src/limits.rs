@@ -26,6 +26,10 @@ pub const HOLDER_BITS: u32 = 32;
 pub const ADD_ADDR_RETRIES: u8 = 3;
 /// How long an announcement waits for its echo at first.
 pub const ADD_ADDR_TIMEOUT: Duration = Duration::from_secs(2);
+/// Acknowledgments in a row that a subflow sends for signals alone (RFC 8684 §3.4.1).
+pub const SIGNALS_IN_A_ROW: u8 = 2;
+/// The least pause after them; a round trip, when that is longer.
+pub const SIGNAL_PAUSE: Duration = Duration::from_millis(20);
 /// How many times an MP_JOIN third ACK is sent again before the subflow is given up.
 pub const JOIN_ACK_RETRIES: u8 = 6;
 /// Pure ACKs that carry the infinite mapping after a fallback: none of them may arrive, and there may be no data to carry it.

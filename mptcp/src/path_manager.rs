@@ -107,7 +107,9 @@ impl Connection {
         if !subflow.signals.contains(&option) {
             subflow.signals.push(option);
         }
-        ask_ack(conns.get(subflow.id));
+        if subflow.may_signal() {
+            ask_ack(conns.get(subflow.id));
+        }
     }
 
     /// The working subflow with the lowest RTT, of those that do not use our address `not`.

@@ -4,6 +4,7 @@ use mimbox_stack::tcp::ConnId;
 use mimbox_stack::{FlowKey, Instant, SeqNum};
 
 use crate::coupled::LossHistory;
+use crate::limits::SIGNALS_IN_A_ROW;
 use crate::mapping::Mapper;
 use crate::option::{MptcpOption, TcpReset};
 
@@ -90,6 +91,11 @@ pub(crate) struct Subflow {
     pub(crate) third_ack_tries: u8,
     /// Options that wait for an ACK to carry them.
     pub(crate) signals: Vec<MptcpOption>,
+    /// What it acknowledged last, and how many acknowledgments in a row said no more than that but for a signal.
+    pub(crate) last_ack: SeqNum,
+    pub(crate) signal_acks: u8,
+    /// When the next of these may be sent; [`Instant::MAX`] while nothing waits for that.
+    pub(crate) signals_due: Instant,
     /// The DATA_FIN is to be said on the next ACK.
     pub(crate) fin_due: bool,
     /// Its connection is over; what it has queued is still sent.
@@ -125,6 +131,9 @@ impl Subflow {
             third_ack_due: Instant::MAX,
             third_ack_tries: 0,
             signals: Vec::new(),
+            last_ack: SeqNum(0),
+            signal_acks: 0,
+            signals_due: Instant::MAX,
             fin_due: false,
             ended: false,
             loss_history: LossHistory::default(),
@@ -143,6 +152,22 @@ impl Subflow {
     /// True when signals may be sent on it.
     pub(crate) fn takes_signals(&self) -> bool {
         matches!(self.phase, Phase::Open | Phase::Closing)
+    }
+
+    /// True when a signal waits that may be sent on an acknowledgment of its own.
+    pub(crate) fn may_signal(&self) -> bool {
+        !self.signals.is_empty() && self.signal_acks < SIGNALS_IN_A_ROW
+    }
+
+    /// Signals may be sent on acknowledgments of their own again.
+    pub(crate) fn end_signal_pause(&mut self) {
+        self.signal_acks = 0;
+        self.signals_due = Instant::MAX;
+    }
+
+    /// When what waits for a pause between signals may be sent; [`Instant::MAX`] when nothing does.
+    pub(crate) fn resumes_at(&self) -> Instant {
+        if self.signals.is_empty() { Instant::MAX } else { self.signals_due }
     }
 
     /// True for the subflow of the MP_CAPABLE handshake.

@@ -10,6 +10,8 @@ use crate::wire::Outgoing;
 pub const MAX_OPTION_BYTES: usize = 40;
 /// Most kind-30 options kept of one segment.
 pub const MAX_MPTCP_OPTIONS: usize = 6;
+/// Subtype of MPTCP's DSS (RFC 8684 §8.2).
+const MPTCP_DSS: u8 = 2;
 /// Largest window scale shift (RFC 7323 §2.3).
 pub const MAX_WINDOW_SCALE: u8 = 14;
 
@@ -146,6 +148,11 @@ impl TcpOptions {
     /// The raw MPTCP options, kind and length included.
     pub fn mptcp_slices(&self) -> impl Iterator<Item = &[u8]> + '_ {
         self.mptcp.iter().map(|&at| self.slice(at))
+    }
+
+    /// True when an option of Multipath TCP other than a DSS is there, which an acknowledgment may have been sent for alone.
+    pub fn has_mptcp_signal(&self) -> bool {
+        self.mptcp_slices().any(|option| option.get(2).is_some_and(|byte| byte >> 4 != MPTCP_DSS))
     }
 
     /// Fills every field from `raw`; the other fields must be at their defaults.

@@ -8,7 +8,7 @@ use super::{Connection, DataFin, Mode, Role, ask_ack, entry_end, holders, set_ho
 use crate::dsn::{Dsn, Width, WireDsn};
 use crate::event::Event;
 use crate::key::Version;
-use crate::limits::{MAX_DATA_RTO, SCHEDULE_BURST};
+use crate::limits::{MAX_DATA_RTO, SCHEDULE_BURST, SIGNAL_PAUSE, SIGNALS_IN_A_ROW};
 use crate::mapping::dss_checksum;
 use crate::option::{Capable, CapableFlags, CapableForm, Dss, DssMapping, Join, JoinSyn, JoinSynAck, MptcpOption};
 use crate::pieces;
@@ -47,7 +47,12 @@ impl Connection {
                 }
                 if let Some(mut out) = conn.poll_transmit(now, env) {
                     self.decorate(self.poll_at, &mut out);
-                    if !self.subflows[self.poll_at].signals.is_empty() || self.subflows[self.poll_at].fin_due {
+                    let subflow = &mut self.subflows[self.poll_at];
+                    if subflow.signal_acks >= SIGNALS_IN_A_ROW && subflow.signals_due == Instant::MAX {
+                        // In a round trip data that was in flight has come, and has been acknowledged.
+                        subflow.signals_due = now + SIGNAL_PAUSE.max(conn.srtt());
+                    }
+                    if subflow.may_signal() || subflow.fin_due {
                         conn.request_ack();
                     }
                     return Some((id, out));
@@ -353,7 +358,12 @@ impl Connection {
 
     /// Options of a segment that is neither SYN nor RST.
     fn decorate_segment(&mut self, index: usize, out: &mut Outgoing) {
-        let subflow = &self.subflows[index];
+        let subflow = &mut self.subflows[index];
+        let news = out.ack != subflow.last_ack;
+        if news {
+            subflow.last_ack = out.ack;
+            subflow.end_signal_pause();
+        }
         match (subflow.phase, subflow.origin) {
             (Phase::AwaitingFourthAck, Origin::JoinedByUs { local_nonce, remote_nonce }) => {
                 // RFC 8684 §3.2: the third ACK authenticates us, however often it has to be sent.
@@ -363,7 +373,7 @@ impl Connection {
             (Phase::Opening, _) => {}
             (_, Origin::Initial) if self.needs_capable(index, out) => self.decorate_capable(index, out),
             _ if out.payload.is_some() => self.decorate_data(index, out),
-            _ => self.decorate_ack(index, out),
+            _ => self.decorate_ack(index, news, out),
         }
     }
 
@@ -414,8 +424,9 @@ impl Connection {
         MptcpOption::Dss(dss).emit(&mut out.upper);
     }
 
-    /// A pure ACK carries the DATA_ACK, the DATA_FIN when it is due, and one signal if there is room.
-    fn decorate_ack(&mut self, index: usize, out: &mut Outgoing) {
+    /// A pure ACK carries the DATA_ACK, the DATA_FIN when it is due, and one signal if there is room. `news` when it
+    /// acknowledges more than the segment before it.
+    fn decorate_ack(&mut self, index: usize, news: bool, out: &mut Outgoing) {
         let taken = if out.timestamps.is_some() { TIMESTAMP_BYTES } else { 0 };
         let budget = MAX_OPTION_BYTES - taken;
         let fin = std::mem::take(&mut self.subflows[index].fin_due) && self.snd.fin == DataFin::Sent;
@@ -427,7 +438,9 @@ impl Connection {
         let dss = MptcpOption::Dss(Dss { data_ack: Some(self.data_ack()), mapping, data_fin: fin });
         let subflow = &mut self.subflows[index];
         // The DATA_FIN goes first; a signal has the next ACK.
-        if !fin && !subflow.signals.is_empty() {
+        if !fin && subflow.may_signal() {
+            // RFC 8684 §3.4.1: not more than two duplicate acknowledgments in a row for signals.
+            subflow.signal_acks += u8::from(!news);
             subflow.signals.remove(0).emit(&mut out.upper);
         }
         let before = out.upper.len();

@@ -25,7 +25,8 @@ impl Conn<'_> {
         let duplicate = segment.ack == before
             && segment.seq_len() == 0
             && self.cold.ring.sent_len() > 0
-            && !outcome.contains(Outcome::WINDOW);
+            && !outcome.contains(Outcome::WINDOW)
+            && !self.signals_only(segment);
         if !advanced && !duplicate && !echo && segment.options.sack.is_empty() {
             return outcome;
         }
@@ -69,6 +70,11 @@ impl Conn<'_> {
             self.grow(now, freed.bytes, rtt_us);
         }
         outcome
+    }
+
+    /// RFC 8684 §3, §4: a duplicate acknowledgment with an option of Multipath TCP, a DSS excepted, is no sign of a loss.
+    fn signals_only(&self, segment: &SegmentIn) -> bool {
+        self.hot.flags.contains(ConnFlags::SHARED_WINDOW) && segment.options.has_mptcp_signal()
     }
 
     fn acknowledge(&mut self, now: Instant, segment: &SegmentIn, freed: &mut Freed, env: &mut Env<'_>) {

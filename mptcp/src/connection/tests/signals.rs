@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use mimbox_stack::{Instant, SegmentIn, TcpFlags};
+
 use super::*;
 use crate::option::Signals;
 
@@ -91,4 +93,70 @@ fn a_withdrawn_address_ends_its_subflows_and_nothing_is_lost() {
     assert!(pair.hosts[1].events.contains(&Event::PeerRemoved { id: 1 }));
     pair.hosts[0].closes = true;
     close(&mut pair);
+}
+
+/// Announces as many addresses as there may be.
+fn announce_all(side: usize, pair: &mut Pair) {
+    let host = &mut pair.hosts[side];
+    let connection = host.connection.as_mut().unwrap();
+    for id in 1..=8 {
+        connection.announce(id, IpAddr::from([192, 0, 2, 100 + id]), None, &mut host.world.env());
+    }
+}
+
+#[test]
+fn signals_that_are_due_at_once_take_two_acknowledgments_in_a_row_at_most() {
+    let mut pair = pair(7, vec![Path::clean(10)]);
+    pair.hosts[0].closes = false;
+    pair.hosts[0].to_write = 100;
+    assert!(pair.run(MINUTE, |pair| pair.hosts[1].read == 100));
+    pair.run(SECOND, |_| false);
+    pair.trace = Some(Vec::new());
+    announce_all(1, &mut pair);
+    // When each host's signals arrived that acknowledged nothing new, by rows.
+    let mut rows: [Vec<(Instant, usize)>; 2] = Default::default();
+    pair.run(SECOND, |pair| {
+        let now = pair.now;
+        for (_, from, segment) in pair.trace.as_mut().expect("a trace").drain(..) {
+            assert!(segment.options.has_mptcp_signal(), "nothing else is to be said: {segment:?}");
+            match rows[from].last_mut().filter(|(at, _)| now.since(*at) < Duration::from_millis(10)) {
+                Some((at, count)) => (*at, *count) = (now, *count + 1),
+                None => rows[from].push((now, 1)),
+            }
+        }
+        false
+    });
+    assert_eq!(pair.counter(1, Counter::MptcpAddAddrEchoed), 8);
+    for rows in &rows {
+        assert_eq!(rows.iter().map(|row| row.1).collect::<Vec<_>>(), [2; 4], "{rows:?}");
+    }
+    pair.audit();
+}
+
+/// A server without SACK sends while the client announces addresses, and each of the client's ACKs for which `copied`
+/// holds arrives five times.
+fn fast_retransmits(copied: fn(&SegmentIn) -> bool) -> u64 {
+    let rate = Path { ns_per_byte: 4_000, ..Path::clean(20) };
+    let mut pair = pair(8, vec![rate]);
+    pair.reshaper = Some(Box::new(move |_, from, mut segment, payload| {
+        segment.options.syn.sack_permitted &= !segment.flags.contains(TcpFlags::SYN);
+        let copies = if from == 0 && payload.is_empty() && copied(&segment) { 5 } else { 1 };
+        vec![(segment, payload); copies]
+    }));
+    pair.hosts[0].closes = false;
+    // Less than the link's queue holds.
+    pair.hosts[0].space = 16 << 10;
+    pair.hosts[1].to_write = 100_000;
+    assert!(pair.run(MINUTE, |pair| pair.hosts[0].read > 20_000));
+    announce_all(0, &mut pair);
+    assert!(pair.run(MINUTE, |pair| pair.hosts[0].read == 100_000), "{}", pair.status());
+    assert!(pair.counter(1, Counter::MptcpAddAddrIn) > 0);
+    pair.counter(1, Counter::TcpFastRetransmits)
+}
+
+#[test]
+fn duplicate_acknowledgments_that_carry_signals_are_no_sign_of_loss() {
+    assert_eq!(fast_retransmits(|segment| segment.options.has_mptcp_signal()), 0);
+    // Those that carry a DSS only are, by the same standard.
+    assert!(fast_retransmits(|segment| !segment.options.has_mptcp_signal()) > 0);
 }
