@@ -5,6 +5,7 @@ use mimbox_stack::tcp::Offer;
 
 use crate::half::Half;
 use crate::settings::MptcpTerms;
+use crate::window::Autotune;
 
 /// Names a conversion; a stale name finds nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
@@ -101,6 +102,10 @@ pub(crate) struct Conversion {
     pub armed: Instant,
     /// When its SYN+ACK was sent to the client.
     pub opened: Instant,
+    /// What the direction from the client may hold.
+    pub client_window: Autotune,
+    /// What the direction from the server may hold.
+    pub server_window: Autotune,
     /// Payload bytes that one frame of window stands for.
     pub segment_bytes: u16,
 }
@@ -119,6 +124,14 @@ impl Conversion {
         match side {
             Side::Client => &mut self.client,
             Side::Server => &mut self.server,
+        }
+    }
+
+    /// What the direction that comes in on `side` may hold.
+    pub(crate) fn window_mut(&mut self, side: Side) -> &mut Autotune {
+        match side {
+            Side::Client => &mut self.client_window,
+            Side::Server => &mut self.server_window,
         }
     }
 

@@ -3,8 +3,8 @@
 use arrayvec::ArrayVec;
 use bitflags::bitflags;
 use mimbox_mptcp::{Connection, Event, HalfOutcome, MAX_SUBFLOWS};
-use mimbox_stack::tcp::{ConnTable, Outcome};
-use mimbox_stack::{ConnId, Env, FrameId, Instant, Outgoing, RxQueue, SegmentIn, TxSegment};
+use mimbox_stack::tcp::{Conn, ConnTable, Outcome};
+use mimbox_stack::{ConnId, Duration, Env, FrameId, Instant, Outgoing, RxQueue, SegmentIn, TxSegment};
 
 bitflags! {
     /// What a verb of a half brought about.
@@ -228,6 +228,28 @@ impl Half {
             Self::Tcp(_) => false,
             Self::Mptcp(mptcp) => mptcp.has_event(),
         }
+    }
+
+    /// Bytes that the peer has acknowledged, modulo 2^32, counted from anywhere.
+    pub(crate) fn delivered(&self, conns: &mut ConnTable) -> u32 {
+        match self {
+            Self::Tcp(id) => conns.get(*id).map_or(0, |conn| conn.bytes_acked() as u32),
+            Self::Mptcp(mptcp) => mptcp.data_acknowledged() as u32,
+        }
+    }
+
+    /// How long what is sent takes to be acknowledged, by the slowest of the half's connections.
+    pub(crate) fn srtt(&self, conns: &mut ConnTable) -> Duration {
+        self.slowest(conns, |conn| conn.srtt())
+    }
+
+    /// How long the peer takes to answer an acknowledgment with data, by the slowest of the half's connections.
+    pub(crate) fn receiver_rtt(&self, conns: &mut ConnTable) -> Duration {
+        self.slowest(conns, |conn| conn.receiver_rtt())
+    }
+
+    fn slowest(&self, conns: &mut ConnTable, rtt: impl Fn(&Conn<'_>) -> Duration) -> Duration {
+        self.connections().filter_map(|id| conns.get(id).map(|conn| rtt(&conn))).max().unwrap_or_default()
     }
 
     /// The next event of an MPTCP half.

@@ -20,5 +20,6 @@ mod path;
 mod routing;
 mod settings;
 mod splice;
+mod window;
 
 pub use shard::Shard;

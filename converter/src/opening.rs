@@ -18,6 +18,7 @@ use crate::path::{Origin, Path};
 use crate::routing::Routed;
 use crate::settings::MptcpTerms;
 use crate::shard::{FlowEntry, Shard, Timer};
+use crate::window::Autotune;
 
 /// Source ports that are tried before an opening is refused.
 const PORT_ATTEMPTS: u32 = 512;
@@ -305,6 +306,8 @@ impl Shard {
             ready: false,
             armed: Instant::MAX,
             opened: now,
+            client_window: Autotune::new(now),
+            server_window: Autotune::new(now),
             segment_bytes: record.offer.mss.saturating_sub(mss::TIMESTAMPS).max(1),
         });
         if let Some(token) = token {

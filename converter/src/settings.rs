@@ -8,7 +8,7 @@ use mimbox_stack::{Duration, FlowKey, PortId};
 
 use crate::config::{Config, Congestion, PolicyConfig, Scheduler};
 use crate::conversion::Mode;
-use crate::splice::WindowLimits;
+use crate::window::WindowLimits;
 
 /// Ports that the box opens connections from: the dynamic range, as Linux has it.
 const SOURCE_PORTS: (u16, u16) = (32_768, 60_999);

@@ -27,7 +27,7 @@ use crate::isn::IsnGenerator;
 use crate::opening::table::{OpeningId, OpeningTable};
 use crate::path::{Origin, PathTable};
 use crate::settings::Settings;
-use crate::splice;
+use crate::{splice, window};
 
 /// What a 4-tuple belongs to.
 #[derive(Clone, Copy, Debug)]
@@ -306,7 +306,7 @@ impl Shard {
         let conversion = self.conversions.get_mut(id)?;
         if !self.prepared {
             self.prepared = true;
-            splice::update_windows(conversion, &self.settings.windows, &mut self.conns, &self.res.pool);
+            window::update(now, conversion, &self.settings.windows, &mut self.conns, &self.res.pool);
         }
         for side in [Side::Server, Side::Client] {
             let half = conversion.half_mut(side);

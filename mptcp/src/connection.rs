@@ -561,6 +561,11 @@ impl Connection {
         self.snd.retained.len() as u32
     }
 
+    /// Data sequence number up to which the peer has acknowledged: its growth is what was delivered, in bytes.
+    pub fn data_acknowledged(&self) -> u64 {
+        self.snd.una.0
+    }
+
     /// Bytes pushed that no subflow carries yet.
     pub fn unsent_bytes(&self) -> u64 {
         self.snd.nxt.distance_from(self.snd.sent)

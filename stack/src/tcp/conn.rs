@@ -7,7 +7,7 @@ use super::pmtu::Pmtu;
 use super::rack::{Probe, Rack};
 use super::receive::OutOfOrder;
 use super::recovery::Prr;
-use super::rtt::Rtt;
+use super::rtt::{ReceiverRtt, Rtt};
 use super::send::SendRing;
 use super::undo::{Frto, Undo};
 use super::{CcKind, ConnSetup, Coupling, Opening, State, SynSeen, TcpConfig};
@@ -151,6 +151,7 @@ pub(super) struct Cold {
     pub ring: SendRing,
     pub ooo: OutOfOrder,
     pub rtt: Rtt,
+    pub receiver_rtt: ReceiverRtt,
     pub cc: Controller,
     pub pmtu: Pmtu,
     /// Recovery ends when this is acknowledged.
@@ -253,6 +254,7 @@ impl Conn<'_> {
             ring: SendRing::new(iss, model.then(Box::default)),
             ooo: OutOfOrder::default(),
             rtt: Rtt::default(),
+            receiver_rtt: ReceiverRtt::default(),
             cc: Controller::new(setup.config.cc, u64::from(iss.0) << 16 | u64::from(setup.flow.local_port)),
             pmtu: Pmtu::default(),
             recovery_point: iss,
@@ -451,6 +453,8 @@ facts! {
     cwnd_space(self) -> u32 = self.hot.cwnd.saturating_sub(self.in_flight_bytes()).saturating_sub(self.cold.ring.unsent);
     /// Smoothed RTT; zero before the first sample.
     srtt(self) -> Duration = self.cold.rtt.srtt();
+    /// Round-trip time by what the peer sends, where it sends; else as [`Conn::srtt`]. For what a window must hold.
+    receiver_rtt(self) -> Duration = self.cold.receiver_rtt.get().max(self.cold.rtt.srtt());
     /// Retransmission timeout, backoff included.
     rto(self) -> Duration = self.cold.rtt.rto(&self.cold.config);
     /// Most payload of a segment, options taken off.

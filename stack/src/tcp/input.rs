@@ -65,6 +65,9 @@ impl Conn<'_> {
         if segment.seq_len() > 0 && !segment.flags.contains(TcpFlags::SYN) || frame.is_some() {
             outcome |= self.receive(segment, frame, out, env);
         }
+        if outcome.contains(Outcome::DATA) {
+            self.measure_as_receiver(now, segment);
+        }
         if self.hot.unacked > 0 || self.hot.flags.contains(ConnFlags::ACK_NOW) {
             self.schedule_ack(now);
         }
@@ -180,6 +183,20 @@ impl Conn<'_> {
         {
             hot.ts_recent = ts.value;
             self.cold.ts_recent_at = now;
+        }
+    }
+
+    /// In-order data arrived: how long ago was what it answers?
+    #[inline]
+    fn measure_as_receiver(&mut self, now: Instant, segment: &SegmentIn) {
+        if self.hot.flags.contains(ConnFlags::TIMESTAMPS) {
+            if let Some(ts) = segment.options.timestamps {
+                let value = self.ts_value(now);
+                self.cold.receiver_rtt.on_echo(ts.echo, value);
+            }
+        } else {
+            let now_us = now.as_micros() as u32;
+            self.cold.receiver_rtt.on_edge(self.hot.rcv_nxt, self.hot.rcv_edge, now_us);
         }
     }
 

@@ -3,9 +3,13 @@
 use crate::time::Duration;
 
 use super::config::{INITIAL_RTO, RTO_AFTER_LOST_SYN, TcpConfig};
+use crate::seq::SeqNum;
 
 /// How long the minimum RTT is believed, in milliseconds (RFC 8985 §6.2 step 1 asks for a windowed minimum).
 const MIN_RTT_WINDOW_MS: u32 = 300_000;
+
+/// Longest pause that is taken for a round trip, in milliseconds.
+const MAX_RECEIVER_RTT_MS: u32 = 10_000;
 
 /// The estimator of one connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -92,5 +96,92 @@ impl Rtt {
     /// The least RTT, or `fallback` before the first sample.
     pub(super) fn min_or(&self, fallback: u32) -> u32 {
         if self.min_us == u32::MAX { fallback } else { self.min_us }
+    }
+}
+
+/// The round-trip time as a receiver sees it, which sends nothing to measure by: from an acknowledgment to the first data
+/// that answers it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct ReceiverRtt {
+    /// Smoothed, in microseconds; zero before the first sample.
+    smoothed_us: u32,
+    /// What data must answer to be measured: a timestamp of ours; without timestamps, the window's right edge.
+    mark: u32,
+    /// When the edge was shown, in microseconds; without timestamps only.
+    marked_us: u32,
+}
+
+impl ReceiverRtt {
+    /// Data arrived that echoes our timestamp `echo`, when `value` is what we would send. A sample each round trip.
+    pub(super) fn on_echo(&mut self, echo: u32, value: u32) {
+        if self.smoothed_us != 0 && (echo.wrapping_sub(self.mark) as i32) < 0 {
+            return;
+        }
+        self.mark = value;
+        let age_ms = value.wrapping_sub(echo);
+        if age_ms <= MAX_RECEIVER_RTT_MS {
+            self.sample((age_ms + 1) * 1_000);
+        }
+    }
+
+    /// Data arrived up to `next`, and the right edge is `edge`: how long a window takes, which is a round trip or more.
+    pub(super) fn on_edge(&mut self, next: SeqNum, edge: SeqNum, now_us: u32) {
+        if self.marked_us != 0 && next.before(SeqNum(self.mark)) {
+            return;
+        }
+        let took = now_us.wrapping_sub(self.marked_us);
+        if self.marked_us != 0 && took <= MAX_RECEIVER_RTT_MS * 1_000 {
+            self.sample(took.max(1));
+        }
+        (self.mark, self.marked_us) = (edge.0, now_us | 1);
+    }
+
+    /// A pause of the peer's makes a sample too long, nothing makes one too short: down at once, up slowly.
+    fn sample(&mut self, rtt_us: u32) {
+        self.smoothed_us = match self.smoothed_us {
+            0 => rtt_us,
+            old if rtt_us < old => rtt_us,
+            old => old + (rtt_us - old) / 8,
+        };
+    }
+
+    /// The estimate; zero before the first sample.
+    pub(super) fn get(&self) -> Duration {
+        Duration::from_micros(u64::from(self.smoothed_us))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_receiver_measures_once_a_round_trip_by_timestamps() {
+        let mut rtt = ReceiverRtt::default();
+        // The first echo may be of any age, and half of all clocks are beyond the middle.
+        rtt.on_echo(0xf000_0000, 0xf000_0064);
+        assert_eq!(rtt.get(), Duration::from_millis(101));
+        // Data that answers what was acknowledged before says nothing new.
+        rtt.on_echo(0xf000_0020, 0xf000_0070);
+        assert_eq!(rtt.get(), Duration::from_millis(101));
+        rtt.on_echo(0xf000_0064, 0xf000_0096);
+        assert_eq!(rtt.get(), Duration::from_millis(51));
+        // A pause is no round trip: it counts by an eighth.
+        rtt.on_echo(0xf000_0096, 0xf000_0096 + 450);
+        assert_eq!(rtt.get(), Duration::from_millis(101));
+        rtt.on_echo(0xf000_0096 + 450, 0xf000_0096 + 450 + 60_000);
+        assert_eq!(rtt.get(), Duration::from_millis(101));
+    }
+
+    #[test]
+    fn a_receiver_without_timestamps_measures_how_long_a_window_takes() {
+        let mut rtt = ReceiverRtt::default();
+        rtt.on_edge(SeqNum(1_000), SeqNum(11_000), 5_000);
+        rtt.on_edge(SeqNum(6_000), SeqNum(16_000), 30_000);
+        assert_eq!(rtt.get(), Duration::ZERO);
+        rtt.on_edge(SeqNum(11_000), SeqNum(21_000), 55_001);
+        assert_eq!(rtt.get(), Duration::from_micros(50_000));
+        rtt.on_edge(SeqNum(21_000), SeqNum(31_000), 75_001);
+        assert_eq!(rtt.get(), Duration::from_micros(20_000));
     }
 }

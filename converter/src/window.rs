@@ -1,0 +1,127 @@
+//! Backpressure: how much each direction of a conversion may hold, and so what the halves' windows say.
+//!
+//! A direction needs what one round trip of both its halves carries, twice over so that slow start and repairs find room
+//! (DESIGN: MSS, windows, memory). That is measured: every round trip what the receiver of the direction acknowledged is
+//! set against the time that it took. More than that would only be a queue in the box.
+
+use mimbox_stack::tcp::ConnTable;
+use mimbox_stack::{Duration, FramePool, Instant};
+
+use crate::conversion::{Conversion, Side};
+
+/// How many frames a direction of a conversion may hold.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WindowLimits {
+    /// Always granted, however short the pool is.
+    pub floor_frames: u32,
+    /// Never exceeded, however large the pool is.
+    pub ceiling_frames: u32,
+}
+
+/// A direction may hold at most one frame in so many of those that are free: conversions that share a short pool then
+/// find an equilibrium instead of emptying it.
+const SHARE_OF_FREE: u32 = 4;
+
+/// Shortest time that is measured: hosts answer in bursts, and what is faster is bounded by the floor.
+const MIN_ROUND: Duration = Duration::from_millis(4);
+/// A direction holds what so many round trips carry.
+const ROUND_TRIPS: u64 = 2;
+/// Segments beyond that, for delayed acknowledgments and the tails of bursts.
+const SLACK_FRAMES: u64 = 16;
+/// What is granted beyond the target is taken back by this part each round trip.
+const DECAY: u32 = 16;
+
+impl WindowLimits {
+    /// Frames that one direction may hold while the pool is as it is now.
+    fn limit(&self, granted: u32, pool: &FramePool) -> u32 {
+        granted.min(pool.available() / SHARE_OF_FREE).clamp(self.floor_frames, self.ceiling_frames)
+    }
+}
+
+/// What one direction of a conversion is granted, by its measured rate and round-trip time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Autotune {
+    /// When the round trip that is being measured began.
+    began: Instant,
+    /// How long it takes, in microseconds; zero until data moves.
+    round_us: u32,
+    /// What the receiver had acknowledged when it began, modulo 2^32.
+    delivered: u32,
+    /// What it acknowledged in the round trip before, in bytes.
+    last: u32,
+    /// Frames that the direction may hold; the floor of the configuration while less.
+    granted: u32,
+}
+
+impl Autotune {
+    /// A direction of which nothing is known yet.
+    pub(crate) const fn new(now: Instant) -> Self {
+        Self { began: now, round_us: 0, delivered: 0, last: 0, granted: 0 }
+    }
+
+    /// Frames that it may hold by what was measured.
+    pub(crate) const fn granted(&self) -> u32 {
+        self.granted
+    }
+
+    /// True when a round trip has passed.
+    #[inline]
+    fn is_due(&self, now: Instant) -> bool {
+        now.since(self.began) >= Duration::from_micros(u64::from(self.round_us))
+    }
+
+    /// A round trip has passed in which the receiver came to `delivered` bytes; the next one takes `rtt`.
+    fn end_round(&mut self, now: Instant, delivered: u32, rtt: Duration, frame_bytes: u32) {
+        let rtt = rtt.max(MIN_ROUND);
+        let took = now.since(self.began).as_micros().max(1);
+        let bytes = u64::from(delivered.wrapping_sub(self.delivered));
+        if self.round_us > 0 && bytes > 0 {
+            // A conversion that nothing happened to is looked at late.
+            let carried = bytes * u64::from(self.round_us) / took.max(u64::from(self.round_us));
+            self.follow(carried, frame_bytes);
+        }
+        self.began = now;
+        self.delivered = delivered;
+        self.round_us = u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX);
+    }
+
+    /// The direction carried `carried` bytes in a round trip.
+    fn follow(&mut self, carried: u64, frame_bytes: u32) {
+        let last = u64::from(self.last).max(1);
+        // A sender in slow start brings as much more in the next round trip as it did in this one.
+        let growth = if self.last > 0 { carried.saturating_sub(last).min(last) * carried / last } else { 0 };
+        let bytes = ROUND_TRIPS * (carried + growth);
+        let target = (bytes / u64::from(frame_bytes.max(1)) + SLACK_FRAMES).min(u64::from(u32::MAX)) as u32;
+        self.granted = self.granted.saturating_sub(self.granted.saturating_sub(target).div_ceil(DECAY)).max(target);
+        self.last = u32::try_from(carried).unwrap_or(u32::MAX);
+    }
+}
+
+/// Tells each half how much it may still accept: what its direction may hold, less what waits at either half.
+///
+/// The right edge that a half has shown its peer never moves left; the halves see to that themselves.
+pub(crate) fn update(
+    now: Instant,
+    conversion: &mut Conversion,
+    limits: &WindowLimits,
+    conns: &mut ConnTable,
+    pool: &FramePool,
+) {
+    let frame_bytes = u32::from(conversion.segment_bytes);
+    for side in Side::BOTH {
+        let mut window = *conversion.window_mut(side);
+        if window.is_due(now) {
+            let (source, sink) = (conversion.half(side), conversion.half(side.other()));
+            let rtt = source.receiver_rtt(conns) + sink.srtt(conns);
+            window.end_round(now, sink.delivered(conns), rtt, frame_bytes);
+            *conversion.window_mut(side) = window;
+        }
+        let held = conversion.half(side.other()).queued_frames(conns);
+        // Frames that wait out of order lie inside the window already shown, so they take nothing off what is left.
+        let space = limits.limit(window.granted(), pool).saturating_sub(held);
+        conversion.half_mut(side).set_receive_space(space.saturating_mul(frame_bytes), conns);
+    }
+}
+
+#[cfg(test)]
+mod tests;
