@@ -51,6 +51,7 @@ impl Conn<'_> {
         if let Some(frame) = frame {
             self.deliver(RxSegment::of(segment, frame), out, env);
             outcome |= Outcome::DATA;
+            self.measure_as_receiver(now, segment);
         }
         if self.hot.unacked > 0 || self.hot.flags.contains(ConnFlags::ACK_NOW) {
             self.schedule_ack(now);

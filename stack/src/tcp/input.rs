@@ -188,7 +188,7 @@ impl Conn<'_> {
 
     /// In-order data arrived: how long ago was what it answers?
     #[inline]
-    fn measure_as_receiver(&mut self, now: Instant, segment: &SegmentIn) {
+    pub(super) fn measure_as_receiver(&mut self, now: Instant, segment: &SegmentIn) {
         if self.hot.flags.contains(ConnFlags::TIMESTAMPS) {
             if let Some(ts) = segment.options.timestamps {
                 let value = self.ts_value(now);
