@@ -167,6 +167,7 @@ impl Case {
                 poll_every: Duration::ZERO,
                 keepalive,
                 join_after: Duration::from_secs(1),
+                leave_after: None,
             },
             servers: PeerOptions {
                 receive_buffer: 1 << 20,
@@ -224,6 +225,7 @@ fn download() -> Plan {
         server_closing: Closing::AfterPeer,
         client_pace: 0,
         server_pace: 0,
+        may_break: false,
     }
 }
 

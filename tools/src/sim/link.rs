@@ -3,7 +3,7 @@
 use mimbox_stack::{Instant, Rng};
 
 use super::draw;
-use super::middlebox::Middlebox;
+use super::middlebox::{Meddler, Middlebox, Way};
 use super::packet::{Packet, Packets};
 pub use crate::link::{Burst, LinkOptions, LinkTotals};
 use crate::link::{Channel, Dice, Fate, Offered};
@@ -18,19 +18,29 @@ const IP_TYPES: [[u8; 2]; 2] = [[0x08, 0x00], [0x86, 0xdd]];
 #[derive(Debug)]
 pub(crate) struct Link {
     channel: Channel,
-    middlebox: Option<Middlebox>,
-    /// Packets that lost MPTCP options.
-    pub(crate) stripped: u64,
+    meddler: Option<Meddler>,
+    /// What came out of the middlebox, kept so that it does not allocate.
+    passed: Vec<(Instant, Packet)>,
 }
 
 impl Link {
     pub(crate) fn new(options: LinkOptions, rng: Rng) -> Self {
-        Self { channel: Channel::new(options, Dice::Sequence(Box::new(rng))), middlebox: None, stripped: 0 }
+        Self { channel: Channel::new(options, Dice::Sequence(Box::new(rng))), meddler: None, passed: Vec::new() }
     }
 
     /// The same link with a middlebox on it.
-    pub(crate) fn with(self, middlebox: Option<Middlebox>) -> Self {
-        Self { middlebox, ..self }
+    pub(crate) fn with(self, middlebox: Option<Middlebox>, way: Way) -> Self {
+        Self { meddler: middlebox.map(|middlebox| Meddler::new(middlebox, way)), ..self }
+    }
+
+    /// The middlebox.
+    pub(crate) fn meddler(&mut self) -> Option<&mut Meddler> {
+        self.meddler.as_mut()
+    }
+
+    /// Packets that lost MPTCP options in the middlebox, and those that it changed otherwise.
+    pub(crate) fn meddled(&self) -> (u64, u64) {
+        self.meddler.as_ref().map_or((0, 0), |meddler| (meddler.stripped, meddler.changed))
     }
 
     /// What happened on it.
@@ -42,7 +52,7 @@ impl Link {
     pub(crate) fn send(
         &mut self,
         now: Instant,
-        mut packet: Packet,
+        packet: Packet,
         packets: &mut Packets,
         mut arrive: impl FnMut(Instant, Packet),
     ) {
@@ -52,16 +62,23 @@ impl Link {
         match self.channel.offer(now, offered) {
             Fate::Overflowed | Fate::Oversized | Fate::Lost => packets.recycle(packet),
             Fate::Passes(passage) => {
-                if self.middlebox.is_some_and(|middlebox| middlebox.meddle(&mut packet)) {
-                    self.stripped += 1;
+                match &mut self.meddler {
+                    Some(meddler) => {
+                        meddler.meddle(passage.at, packet, packets, &mut |at, packet| self.passed.push((at, packet)));
+                    }
+                    None => self.passed.push((passage.at, packet)),
                 }
-                if let Some(at) = passage.copy_at {
-                    arrive(at, packets.copy_of(&packet));
+                for (at, mut packet) in self.passed.drain(..) {
+                    if let Some(at) = passage.copy_at {
+                        arrive(at, packets.copy_of(&packet));
+                    }
+                    if let Some((byte, bit)) = passage.flip
+                        && let Some(byte) = packet.get_mut(ETHERNET + byte)
+                    {
+                        *byte ^= 1 << bit;
+                    }
+                    arrive(at, packet);
                 }
-                if let Some((byte, bit)) = passage.flip {
-                    packet[ETHERNET + byte] ^= 1 << bit;
-                }
-                arrive(passage.at, packet);
             }
         }
     }

@@ -31,7 +31,7 @@ mod world;
 pub use command::{Report, SimArgs, command, run_many};
 pub use goodput::{Case, Goodput, GoodputArgs, Row, differences, goodput_command, measure, parse, table};
 pub use link::{Burst, LinkOptions, LinkTotals};
-pub use middlebox::{Middlebox, Strips};
+pub use middlebox::{BLOCK, Does, Middlebox, Strips};
 pub use peer::PeerOptions;
 pub use plan::{Closing, Ended, Plan, Speaks, Target, Traffic};
 pub use profile::{BoxOptions, HostOptions, Options, PROFILES, Profile, Topology};

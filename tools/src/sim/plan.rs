@@ -63,6 +63,9 @@ pub struct Plan {
     pub client_pace: u32,
     /// Bytes per millisecond that the server reads; zero is without limit.
     pub server_pace: u32,
+    /// A middlebox changes payload of Multipath TCP: a subflow that finds it is reset (RFC 8684 §3.7), and if it was the
+    /// last one, so is the connection.
+    pub may_break: bool,
 }
 
 /// How connections of a run are drawn.
@@ -128,6 +131,7 @@ impl Plan {
             server_closing,
             client_pace: slow_pace(rng, traffic, down),
             server_pace: slow_pace(rng, traffic, up),
+            may_break: false,
         }
     }
 
@@ -189,8 +193,12 @@ pub(crate) struct App {
     pub(crate) closed: bool,
     /// How it ended, once it has.
     pub(crate) ended: Option<Ended>,
-    /// What was wrong with the bytes.
+    /// What was wrong with the stream.
     pub(crate) complaint: Option<String>,
+    /// The first byte that was not what it should be.
+    pub(crate) differs: Option<u64>,
+    /// Its Multipath TCP connection fell back.
+    pub(crate) fell_back: bool,
 }
 
 impl App {
@@ -219,6 +227,8 @@ impl App {
             closed: false,
             ended: None,
             complaint: None,
+            differs: None,
+            fell_back: false,
         }
     }
 
@@ -238,9 +248,10 @@ impl App {
     /// Takes received bytes and compares them.
     pub(crate) fn consume(&mut self, bytes: &[u8]) {
         if self.complaint.is_none() {
-            if let Some(at) = content::first_difference(self.receive_key, self.received, bytes) {
-                self.complaint = Some(format!("byte {at} of {} differs", self.to_receive));
-            } else if self.received + bytes.len() as u64 > self.to_receive {
+            if self.differs.is_none() {
+                self.differs = content::first_difference(self.receive_key, self.received, bytes);
+            }
+            if self.received + bytes.len() as u64 > self.to_receive {
                 self.complaint = Some(format!("more arrived than the {} bytes that were sent", self.to_receive));
             } else if self.peer_closed {
                 self.complaint = Some("bytes arrived after the end of the stream".to_owned());
@@ -291,13 +302,19 @@ impl App {
         }
     }
 
-    /// What is wrong with how this end ended under `plan`, if anything is.
-    pub(crate) fn verdict(&self, plan: &Plan) -> Option<String> {
+    /// What is wrong with how this end ended under `plan`, if anything is. When the connection fell back, nothing guards it
+    /// against a middlebox that changes payload.
+    pub(crate) fn verdict(&self, plan: &Plan, fell_back: bool) -> Option<String> {
         if let Some(complaint) = &self.complaint {
             return Some(complaint.clone());
         }
+        if let Some(at) = self.differs
+            && !(plan.may_break && fell_back)
+        {
+            return Some(format!("got another byte {at} of {} than was sent", self.to_receive));
+        }
         let allowed: &[Ended] = match plan.target {
-            Target::Listening if plan.resets() => &[Ended::Reset, Ended::Finished, Ended::Failed],
+            Target::Listening if plan.resets() || plan.may_break => &[Ended::Reset, Ended::Finished, Ended::Failed],
             Target::Listening => &[Ended::Finished],
             Target::Refusing | Target::Absent => &[Ended::Failed],
         };

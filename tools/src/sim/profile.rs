@@ -4,7 +4,7 @@ use mimbox_stack::{Duration, Rng};
 
 use super::draw::{self, between, chance, log_between, log_micros, pick};
 use super::link::{Burst, LinkOptions, draw_shape};
-use super::middlebox::{Middlebox, Strips};
+use super::middlebox::{Does, Middlebox, Strips};
 use super::peer::PeerOptions;
 use super::plan::Traffic;
 
@@ -55,6 +55,8 @@ pub struct HostOptions {
     pub keepalive: Duration,
     /// Subflow connections are joined this long after the first is established.
     pub join_after: Duration,
+    /// Clients give up their first address this long after a connection is established, once they have joined.
+    pub leave_after: Option<Duration>,
 }
 
 /// How the box under test is driven.
@@ -85,7 +87,7 @@ pub struct Options {
     pub traffic: Traffic,
     /// What the links do, by pairs: first path, second path, towards servers; each has both directions.
     pub links: [[LinkOptions; 2]; 3],
-    /// What takes MPTCP options out on the two paths, by directions.
+    /// Middleboxes on the two paths, by directions.
     pub middleboxes: [[Option<Middlebox>; 2]; 2],
     /// The clients.
     pub clients: HostOptions,
@@ -95,6 +97,13 @@ pub struct Options {
     pub converter: BoxOptions,
     /// The run must be over after this virtual time.
     pub time_limit: Duration,
+}
+
+impl Options {
+    /// What the middleboxes do.
+    pub(crate) fn middleboxes(&self) -> impl Iterator<Item = Does> + '_ {
+        self.middleboxes.iter().flatten().flatten().map(|middlebox| middlebox.does)
+    }
 }
 
 /// A named way to draw options.
@@ -122,6 +131,11 @@ pub const PROFILES: &[Profile] = &[
         name: "stripped",
         about: "as issue-a, and middleboxes that take MPTCP options out: fallback",
         draw: stripped,
+    },
+    Profile {
+        name: "middleboxes",
+        about: "middleboxes that take options out, change payload, renumber, cut and join; joins and address changes",
+        draw: middleboxes,
     },
     Profile {
         name: "swarm",
@@ -181,6 +195,7 @@ fn base(rng: &mut Rng, connections: usize) -> Options {
             poll_every: Duration::from_micros(pick(rng, &[0, 10, 50, 200])),
             keepalive: KEEPALIVE,
             join_after: log_micros(rng, 1, 100_000),
+            leave_after: None,
         },
         servers: PeerOptions {
             receive_buffer: log_between(rng, 8 << 10, 128 << 10) as u32,
@@ -235,11 +250,46 @@ fn impaired(rng: &mut Rng, connections: usize) -> Options {
 fn meddle(rng: &mut Rng, options: &mut Options) {
     for [there, back] in &mut options.middleboxes {
         let strips = pick(rng, &[Strips::Syns, Strips::AllButSyns, Strips::All]);
-        let middlebox = Middlebox { strips, flows_ppm: pick(rng, &[200_000, 1_000_000]), salt: rng.next_u64() };
+        let middlebox =
+            Middlebox { does: Does::Strips(strips), flows_ppm: pick(rng, &[200_000, 1_000_000]), salt: rng.next_u64() };
         let (one, other) = pick(rng, &[(true, true), (true, false), (false, true)]);
         *there = one.then_some(middlebox);
         *back = other.then_some(middlebox);
     }
+}
+
+/// A middlebox of any kind, in the directions that it needs.
+fn any_middlebox(rng: &mut Rng) -> [Option<Middlebox>; 2] {
+    let does = match rng.below(8) {
+        0 => return [None, None],
+        1 => Does::Strips(Strips::Syns),
+        2 => Does::Strips(pick(rng, &[Strips::ThirdAcks, Strips::Data, Strips::AllButSyns])),
+        3 | 4 => Does::Changes { ppm: log_between(rng, 10_000, 500_000) as u32 },
+        5 => Does::Renumbers,
+        6 => Does::Cuts { bytes: between(rng, 100, 700) as u16 },
+        _ => Does::Joins { ppm: log_between(rng, 10_000, 300_000) as u32 },
+    };
+    let middlebox = Middlebox { does, flows_ppm: pick(rng, &[200_000, 1_000_000]), salt: rng.next_u64() };
+    let (one, other) = match does {
+        Does::Renumbers => (true, true),
+        _ => pick(rng, &[(true, true), (true, false), (false, true)]),
+    };
+    [one.then_some(middlebox), other.then_some(middlebox)]
+}
+
+fn middleboxes(rng: &mut Rng, connections: usize) -> Options {
+    let mut options = if rng.below(2) == 0 { base(rng, connections) } else { impaired(rng, connections) };
+    options.middleboxes = [any_middlebox(rng), any_middlebox(rng)];
+    let clients = &mut options.clients;
+    // Without checksums nobody can tell that payload was changed.
+    clients.checksum = options.middleboxes.iter().flatten().flatten().any(|middlebox| middlebox.does.changes_payload());
+    clients.checksum |= chance(rng, 250_000);
+    clients.leave_after = chance(rng, 500_000).then(|| log_micros(rng, 1_000, 2_000_000));
+    // Short writes and small segments, so that there is something to join.
+    clients.short_writes_ppm = pick(rng, &[20_000, 500_000]);
+    clients.mtu = pick(rng, &[1500, 600]);
+    options.servers.mtu = pick(rng, &[1500, 600]);
+    options
 }
 
 fn stripped(rng: &mut Rng, connections: usize) -> Options {

@@ -12,6 +12,7 @@ use super::converter::Converter;
 use super::draw;
 use super::host::{Addressing, Host, HostPort, Reach, Role};
 use super::link::{Link, LinkTotals};
+use super::middlebox::{Does, Way};
 use super::node::End;
 use super::observer::{Carries, Observer, Side};
 use super::peer::{self, Peers};
@@ -46,6 +47,8 @@ pub struct Totals {
     pub corrupted: u64,
     /// Packets that lost MPTCP options.
     pub stripped: u64,
+    /// Packets that middleboxes changed, renumbered, cut or joined.
+    pub meddled: u64,
     /// Further subflows of MPTCP clients.
     pub joined: u64,
     /// MPTCP clients that fell back to TCP.
@@ -68,6 +71,7 @@ impl Totals {
             reordered,
             corrupted,
             stripped,
+            meddled,
             joined,
             fallbacks,
             virtual_ms,
@@ -82,6 +86,7 @@ impl Totals {
         self.reordered += reordered;
         self.corrupted += corrupted;
         self.stripped += stripped;
+        self.meddled += meddled;
         self.joined += joined;
         self.fallbacks += fallbacks;
         self.virtual_ms += virtual_ms;
@@ -111,7 +116,8 @@ impl fmt::Display for Totals {
         write!(
             f,
             "{} runs, {} connections ({} MPTCP with {} further subflows, {} of them fell back), {} bytes compared, {} \
-             packets ({} lost, {} duplicated, {} reordered, {} corrupted, {} stripped), {} s of virtual time",
+             packets ({} lost, {} duplicated, {} reordered, {} corrupted, {} stripped, {} \
+             otherwise meddled with), {} s of virtual time",
             self.runs,
             self.connections,
             self.mptcp,
@@ -124,6 +130,7 @@ impl fmt::Display for Totals {
             self.reordered,
             self.corrupted,
             self.stripped,
+            self.meddled,
             self.virtual_ms / 1_000
         )
     }
@@ -191,6 +198,7 @@ pub fn run_captured(
         if !options.topology.has_foreign_clients() && plan.speaks == Speaks::ForeignTcp {
             plan.speaks = Speaks::Tcp;
         }
+        plan.may_break = plan.speaks == Speaks::Mptcp && options.middleboxes().any(|does| does.changes_payload());
     }
     let failed = |complaints| Failure { seed, profile: profile.name, connections, complaints };
     let built = build(&options, &plans, seed).and_then(|mut world| {
@@ -206,16 +214,27 @@ pub fn run_captured(
     totals.mptcp = plans.iter().filter(|plan| plan.speaks == Speaks::Mptcp).count() as u64;
     totals.virtual_ms = ended.as_millis();
     totals.note_links(&world.link_totals());
-    totals.stripped = world.stripped();
-    let complaints = audit(&mut world, &plans, &mut totals);
+    (totals.stripped, totals.meddled) = world.meddled();
+    let mut complaints = audit(&mut world, &options, &plans, &mut totals);
+    if !complaints.is_empty() && options.middleboxes().next().is_some() {
+        complaints.push(format!("({:?}, on the paths {:?})", options.topology, options.middleboxes));
+    }
     if complaints.is_empty() { Ok(totals) } else { Err(failed(complaints)) }
 }
 
-fn audit(world: &mut World, plans: &[Plan], totals: &mut Totals) -> Vec<String> {
+fn audit(world: &mut World, options: &Options, plans: &[Plan], totals: &mut Totals) -> Vec<String> {
     let now = world.now();
     let mut complaints = Vec::new();
     for node in world.nodes_mut() {
         complaints.extend(node.audit(now));
+    }
+    let mut fell_back = vec![false; plans.len()];
+    for node in world.nodes() {
+        node.apps(&mut |index, _, app| fell_back[index] |= app.fell_back);
+    }
+    if !options.middleboxes().any(Does::may_cause_fallback) {
+        let without = |(index, _)| format!("connection {index} fell back, and no middlebox gave it a reason to");
+        complaints.extend(fell_back.iter().enumerate().filter(|(_, fell)| **fell).map(without));
     }
     for node in world.nodes() {
         if let Some(counters) = node.client_counters() {
@@ -228,7 +247,7 @@ fn audit(world: &mut World, plans: &[Plan], totals: &mut Totals) -> Vec<String> 
             if end == End::Server && app.opened.is_none() && plan.resets() {
                 return;
             }
-            if let Some(what) = app.verdict(plan) {
+            if let Some(what) = app.verdict(plan, fell_back[index]) {
                 let who = if end == End::Client { "client" } else { "server" };
                 complaints.push(format!("connection {index} ({:?}): the {who} {what}", plan.speaks));
             }
@@ -343,8 +362,8 @@ fn join(world: &mut World, options: &Options, pair: usize, left: (usize, u8), ri
     let [there, back] = options.links[pair % options.links.len()];
     let part = 100 + 2 * pair as u64;
     let [one, other] = options.middleboxes.get(pair).copied().unwrap_or_default();
-    world.connect(left, right, Link::new(there, draw::stream(seed, part)).with(one));
-    world.connect(right, left, Link::new(back, draw::stream(seed, part + 1)).with(other));
+    world.connect(left, right, Link::new(there, draw::stream(seed, part)).with(one, Way::There));
+    world.connect(right, left, Link::new(back, draw::stream(seed, part + 1)).with(other, Way::Back));
 }
 
 #[cfg(test)]

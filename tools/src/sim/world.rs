@@ -8,6 +8,7 @@ use mimbox_dataplane::pcap::CaptureWriter;
 use mimbox_stack::{Duration, Instant};
 
 use super::link::{Link, LinkTotals};
+use super::middlebox::Meddler;
 use super::node::Node;
 use super::packet::{Outbox, Packet};
 
@@ -21,6 +22,8 @@ enum Event {
     Arrive { node: NodeIndex, port: u8, slot: usize },
     /// A node wants to run.
     Wake { node: NodeIndex },
+    /// A middlebox passes on what it has held back for long enough.
+    LetGo { wire: usize },
 }
 
 struct Place {
@@ -124,6 +127,7 @@ impl World {
                     }
                 }
                 Event::Wake { .. } => {}
+                Event::LetGo { wire } => self.let_go(wire),
             }
         }
         false
@@ -138,6 +142,15 @@ impl World {
         let every = place.node.poll_every().as_nanos();
         let at = if every == 0 { now } else { Instant::from_nanos(now.as_nanos().next_multiple_of(every)) };
         self.wake_at(node, at);
+    }
+
+    fn let_go(&mut self, wire: usize) {
+        let wire = &mut self.wires[wire];
+        if let Some(packet) = wire.link.meddler().and_then(|meddler| meddler.let_go(self.now)) {
+            let (node, port) = wire.to;
+            let slot = slot_for(packet, &mut self.on_the_way, &mut self.free_slots);
+            self.arrive(node, port, slot);
+        }
     }
 
     fn wake_at(&mut self, node: NodeIndex, at: Instant) {
@@ -178,14 +191,14 @@ impl World {
         }
         let (node, port) = wire.to;
         wire.link.send(*now, packet, &mut outbox.packets, |at, packet| {
-            let slot = free_slots.pop().unwrap_or_else(|| {
-                on_the_way.push(Packet::new());
-                on_the_way.len() - 1
-            });
-            on_the_way[slot] = packet;
+            let slot = slot_for(packet, on_the_way, free_slots);
             *order += 1;
             events.push(Reverse((at, *order, Event::Arrive { node, port, slot })));
         });
+        if let Some(at) = wire.link.meddler().and_then(Meddler::takes_up) {
+            *order += 1;
+            events.push(Reverse((at, *order, Event::LetGo { wire: index })));
+        }
     }
 
     /// The nodes.
@@ -207,8 +220,19 @@ impl World {
         totals
     }
 
-    /// Packets that lost MPTCP options.
-    pub(crate) fn stripped(&self) -> u64 {
-        self.wires.iter().map(|wire| wire.link.stripped).sum()
+    /// Packets that lost MPTCP options, and those that middleboxes changed otherwise.
+    pub(crate) fn meddled(&self) -> (u64, u64) {
+        let each = self.wires.iter().map(|wire| wire.link.meddled());
+        each.fold((0, 0), |sum, meddled| (sum.0 + meddled.0, sum.1 + meddled.1))
     }
+}
+
+/// Keeps a packet that is on its way; says where.
+fn slot_for(packet: Packet, on_the_way: &mut Vec<Packet>, free_slots: &mut Vec<usize>) -> usize {
+    let slot = free_slots.pop().unwrap_or_else(|| {
+        on_the_way.push(Packet::new());
+        on_the_way.len() - 1
+    });
+    on_the_way[slot] = packet;
+    slot
 }

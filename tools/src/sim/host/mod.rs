@@ -210,6 +210,9 @@ impl Host {
         if self.sessions.get(index).is_some_and(|session| session.join_at.is_some_and(|at| at <= now)) {
             self.join(now, index);
         }
+        if self.sessions.get(index).is_some_and(|session| session.leave_at.is_some_and(|at| at <= now)) {
+            self.leave(now, index);
+        }
         for polled in 0.. {
             let Some(session) = self.sessions.get_mut(index) else { return };
             let Some((id, segment)) = session.half.poll_transmit(now, &mut self.conns, &mut self.res.env()) else {

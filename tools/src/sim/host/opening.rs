@@ -196,12 +196,14 @@ impl Host {
         match event {
             Event::Established if self.role == Role::Client && self.ports.len() > 1 => {
                 session.join_at = Some(now + join_after);
+                session.leave_at = self.options.leave_after.map(|after| now + after);
             }
             Event::PeerAnnounced { addr: IpAddr::V4(addr), port, .. } if self.role == Role::Client => {
                 session.announced = Some((*addr, *port));
                 session.join_at = Some(now + join_after);
             }
             Event::Reset => session.end(Ended::Reset),
+            Event::Fallback => session.app.fell_back = true,
             _ => {}
         }
     }
@@ -239,6 +241,18 @@ impl Host {
         }
         session.lanes.push(Lane { id, flow, port: 1 });
         self.flows.insert(flow, Owner { id, session: index });
+    }
+
+    /// The first port's address is no longer to be used: its subflow ends, once there is another.
+    pub(super) fn leave(&mut self, now: Instant, index: usize) {
+        let Some(session) = self.sessions.get_mut(index) else { return };
+        session.leave_at = None;
+        let Half::Mptcp(connection) = &mut session.half else { return };
+        if session.lanes.len() > 1 && session.app.ended.is_none() && !connection.has_fallen_back() {
+            connection.withdraw(now, 0, &mut self.conns, &mut self.res.env());
+        } else if !connection.has_fallen_back() {
+            session.leave_at = Some(now + JOIN_AGAIN);
+        }
     }
 
     /// A server takes a SYN; false when it is none that it takes.

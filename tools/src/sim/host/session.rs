@@ -42,6 +42,8 @@ pub(crate) struct Session {
     both_closed: bool,
     /// A further subflow is opened at this time.
     pub(crate) join_at: Option<Instant>,
+    /// The first address is given up at this time.
+    pub(crate) leave_at: Option<Instant>,
     /// An address that the peer announced.
     pub(crate) announced: Option<(Ipv4Addr, Option<u16>)>,
     /// The deadline that the host's timer queue knows of.
@@ -64,6 +66,7 @@ impl Session {
             fin_seen: false,
             both_closed: false,
             join_at: None,
+            leave_at: None,
             announced: None,
             armed: Instant::MAX,
             listed: false,
@@ -187,7 +190,7 @@ impl Session {
     /// When the session wants to run again without input.
     pub(crate) fn next_deadline(&self, now: Instant, conns: &mut ConnTable) -> Option<Instant> {
         let reading = (!self.unread.is_empty()).then(|| now + SLOW_READ);
-        [self.half.next_deadline(conns), reading, self.join_at].into_iter().flatten().min()
+        [self.half.next_deadline(conns), reading, self.join_at, self.leave_at].into_iter().flatten().min()
     }
 
     /// The next event of an MPTCP half.
