@@ -171,9 +171,9 @@ impl Shard {
     }
 
     /// Sends one segment that belongs to no established connection.
-    pub(crate) fn send_once(&mut self, flow: &FlowKey, origin: Origin, out: Outgoing) {
+    pub(crate) fn send_once(&mut self, flow: &FlowKey, origin: Origin, mut out: Outgoing) {
         let mut path = Path::new(flow, origin);
-        if let Some(frame) = path.emit(&mut self.res.pool, &mut self.res.counters, out) {
+        if let Some(frame) = path.emit(&mut self.res.pool, &mut self.res.counters, &mut out) {
             self.outbox.push_back(frame);
         }
     }

@@ -134,16 +134,17 @@ impl Half {
         }
     }
 
-    /// The next segment to send, and the connection that sends it.
+    /// Puts the next segment to send in `out`; the connection that sends it.
     pub(crate) fn poll_transmit(
         &mut self,
         now: Instant,
+        out: &mut Outgoing,
         conns: &mut ConnTable,
         env: &mut Env<'_>,
-    ) -> Option<(ConnId, Outgoing)> {
+    ) -> Option<ConnId> {
         match self {
-            Self::Tcp(id) => conns.get(*id)?.poll_transmit(now, env).map(|out| (*id, out)),
-            Self::Mptcp(mptcp) => mptcp.poll_transmit(now, conns, env),
+            Self::Tcp(id) => conns.get(*id)?.poll_transmit_into(now, out, env).then_some(*id),
+            Self::Mptcp(mptcp) => mptcp.poll_transmit_into(now, out, conns, env),
         }
     }
 

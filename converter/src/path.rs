@@ -51,10 +51,15 @@ impl Path {
 
     /// Builds the packet for `out`. `None`, and a counter, when no frame is free.
     #[inline]
-    pub(crate) fn build(&mut self, pool: &mut FramePool, counters: &mut Counters, out: Outgoing) -> Option<TxFrame> {
+    pub(crate) fn build(
+        &mut self,
+        pool: &mut FramePool,
+        counters: &mut Counters,
+        out: &mut Outgoing,
+    ) -> Option<TxFrame> {
         let payload = out.payload.as_ref().map_or(0, |payload| u64::from(payload.len));
         self.ip_id = self.ip_id.wrapping_add(1);
-        let emitted = wire::emit_tcp(pool, &self.origin.link, &self.template, out, self.ip_id, counters);
+        let emitted = wire::emit_tcp_from(pool, &self.origin.link, &self.template, out, self.ip_id, counters);
         let Some((frame, offset, len)) = emitted else {
             counters.inc(Counter::TxNoFrame);
             return None;
@@ -66,7 +71,12 @@ impl Path {
 
     /// [`Path::build`], and the frame is marked as on its way to the NIC.
     #[inline]
-    pub(crate) fn emit(&mut self, pool: &mut FramePool, counters: &mut Counters, out: Outgoing) -> Option<TxFrame> {
+    pub(crate) fn emit(
+        &mut self,
+        pool: &mut FramePool,
+        counters: &mut Counters,
+        out: &mut Outgoing,
+    ) -> Option<TxFrame> {
         let frame = self.build(pool, counters, out)?;
         pool.tx_begin(&frame.frame);
         Some(frame)

@@ -39,7 +39,7 @@ impl Shard {
     }
 
     /// Sends one segment of a connection that is not established yet by the way that the routes say.
-    pub(crate) fn send_routed(&mut self, now: Instant, flow: &FlowKey, out: Outgoing) -> Routed {
+    pub(crate) fn send_routed(&mut self, now: Instant, flow: &FlowKey, mut out: Outgoing) -> Routed {
         match self.neighbours.resolve(now, flow.remote, None) {
             Resolution::Ready(hop) => {
                 self.send_once(flow, hop.into(), out);
@@ -47,7 +47,7 @@ impl Shard {
             }
             Resolution::Pending(waiting) => {
                 let mut path = Path::new(flow, waiting.provisional().into());
-                if let Some(frame) = path.build(&mut self.res.pool, &mut self.res.counters, out)
+                if let Some(frame) = path.build(&mut self.res.pool, &mut self.res.counters, &mut out)
                     && let Err(refused) = self.neighbours.hold(waiting, frame)
                 {
                     self.drop_unsent(refused);

@@ -14,8 +14,8 @@ use mimbox_stack::tcp::ConnTable;
 use mimbox_stack::timer::TimerWheel;
 use mimbox_stack::wire::{self, IpInfo, LinkHeader, Parsed, Verify};
 use mimbox_stack::{
-    ConnId, Counter, Counters, Env, FlowKey, FramePool, Instant, RingPool, Rng, RxFrame, RxQueue, RxSegment, SegmentIn,
-    TxFrame, TxSegment,
+    ConnId, Counter, Counters, Env, FlowKey, FramePool, Instant, Outgoing, RingPool, Rng, RxFrame, RxQueue, RxSegment,
+    SegmentIn, TxFrame, TxSegment,
 };
 
 use crate::closing::time_wait::{TimeWaitId, TimeWaitTable};
@@ -94,6 +94,10 @@ pub struct Shard {
     pub(crate) ready: VecDeque<ConversionId>,
     /// True when the conversion at the front of `ready` has had its windows updated.
     prepared: bool,
+    /// Its half that is being polled.
+    polled: Side,
+    /// The segment that was polled last.
+    outgoing: Outgoing,
     /// No new conversion is opened: the box is about to stop.
     pub(crate) draining: bool,
     /// Segments with an unfinished checksum, by port.
@@ -124,6 +128,8 @@ impl Shard {
             isn: IsnGenerator::new(&mut rng),
             ready: VecDeque::new(),
             prepared: false,
+            polled: Side::Server,
+            outgoing: Outgoing::blank(),
             draining: false,
             checksum_partial: vec![0; config.ports.len()],
             icmp_budget: IcmpBudget::default(),
@@ -306,11 +312,13 @@ impl Shard {
         let conversion = self.conversions.get_mut(id)?;
         if !self.prepared {
             self.prepared = true;
+            self.polled = Side::Server;
             window::update(now, conversion, &self.settings.windows, &mut self.conns, &self.res.pool);
         }
-        for side in [Side::Server, Side::Client] {
-            let half = conversion.half_mut(side);
-            while let Some((id, out)) = half.poll_transmit(now, &mut self.conns, &mut self.res.env()) {
+        loop {
+            let half = conversion.half_mut(self.polled);
+            let out = &mut self.outgoing;
+            while let Some(id) = half.poll_transmit(now, out, &mut self.conns, &mut self.res.env()) {
                 let Resources { pool, counters, .. } = &mut self.res;
                 match self.paths.get_mut(id) {
                     Some(path) => {
@@ -319,14 +327,18 @@ impl Shard {
                         }
                     }
                     None => {
-                        if let Some(payload) = out.payload {
+                        if let Some(payload) = out.payload.take() {
                             pool.release(payload.frame);
                         }
                     }
                 }
             }
+            // What one half is polled for gives the other nothing to send.
+            match self.polled {
+                Side::Server => self.polled = Side::Client,
+                Side::Client => return None,
+            }
         }
-        None
     }
 
     /// After a conversion has sent all it may: it ends, or its next deadline goes on the wheel.

@@ -559,7 +559,13 @@ impl Neighbors {
     }
 
     /// The next frame to send; it has been through [`FramePool::tx_begin`].
+    #[inline]
     pub fn poll_transmit(&mut self, pool: &mut FramePool, counters: &mut Counters) -> Option<TxFrame> {
+        // Asked for every frame that a worker sends, and nearly always in vain.
+        if self.ready.is_empty() && self.messages.is_empty() { None } else { self.poll_waiting(pool, counters) }
+    }
+
+    fn poll_waiting(&mut self, pool: &mut FramePool, counters: &mut Counters) -> Option<TxFrame> {
         while let Some(ready) = self.ready.pop_front() {
             match ready {
                 Ready::Echo(frame) => {

@@ -207,6 +207,7 @@ pub struct WorkerStats {
 
 /// A port with what waits for it.
 struct Slot {
+    id: PortId,
     port: Box<dyn Port>,
     backlog: VecDeque<TxFrame>,
     /// When the port last took a frame, or had none waiting.
@@ -250,8 +251,15 @@ impl<E: Engine, C: Clock> Worker<E, C> {
     /// When the process has no descriptor left.
     pub fn new(engine: E, ports: Vec<Box<dyn Port>>, clock: C, config: WorkerConfig) -> io::Result<Self> {
         let now = clock.now();
-        let slot =
-            |port| Slot { port, backlog: VecDeque::new(), progress: now, touched: false, stalled: 0, completed: 0 };
+        let slot = |port: Box<dyn Port>| Slot {
+            id: port.info().id,
+            port,
+            backlog: VecDeque::new(),
+            progress: now,
+            touched: false,
+            stalled: 0,
+            completed: 0,
+        };
         let config = WorkerConfig { batch: config.batch.clamp(1, MAX_BATCH), ..config };
         Ok(Self {
             engine,
@@ -454,7 +462,7 @@ impl<E: Engine, C: Clock> Worker<E, C> {
             if let Some(recorder) = &mut self.recorder {
                 recorder.sent(now, pool, &frame);
             }
-            match self.slots.iter_mut().find(|slot| slot.port.info().id == frame.port) {
+            match self.slots.iter_mut().find(|slot| slot.id == frame.port) {
                 Some(slot) => {
                     if !slot.send(pool, frame) {
                         self.stats.backlogged += 1;
@@ -592,6 +600,7 @@ impl Slot {
     }
 
     /// Sends a frame behind those that wait; false when it has to wait too.
+    #[inline]
     fn send(&mut self, pool: &mut FramePool, frame: TxFrame) -> bool {
         self.touched = true;
         if !self.backlog.is_empty() {

@@ -486,22 +486,31 @@ fn parse_add_addr(reader: &mut Reader<'_>, low: u8) -> Option<AddAddr> {
     Some(AddAddr { addr_id, addr, port, hmac, version: Version::V1 })
 }
 
-/// Writes an option; the length octet is filled in at the end.
+/// Writes an option; the length octet is filled in by [`Writer::finish`].
 struct Writer(ArrayVec<u8, MAX_OPTION_BYTES>);
 
 impl Writer {
+    #[inline]
     fn new(subtype: u8, low: u8) -> Self {
-        let mut bytes = ArrayVec::new();
-        bytes.push(KIND);
-        bytes.push(0);
-        bytes.push(subtype << 4 | low & 0x0f);
-        Self(bytes)
+        Self(ArrayVec::new()).put(&[KIND, 0, subtype << 4 | low & 0x0f])
     }
+    #[inline]
     fn put(mut self, bytes: &[u8]) -> Self {
         // No form of any suboption exceeds the option space: the longest, ADD_ADDR with IPv6 and port, takes 30.
-        self.0.extend(bytes.iter().copied().take(self.0.remaining_capacity()));
+        let fits = self.0.try_extend_from_slice(bytes);
+        debug_assert!(fits.is_ok(), "a suboption is longer than the option space");
         self
     }
+    /// Fills the length octet in and appends the option to `out`; false, and `out` as it was, when it does not fit.
+    #[inline]
+    fn finish(mut self, out: &mut OptionBytes) -> bool {
+        let len = self.0.len();
+        if let Some(length) = self.0.get_mut(1) {
+            *length = len as u8;
+        }
+        out.try_extend_from_slice(&self.0).is_ok()
+    }
+    #[inline]
     fn dsn(self, dsn: WireDsn) -> Self {
         match dsn {
             WireDsn::Short(low) => self.put(&low.to_be_bytes()),
@@ -528,12 +537,7 @@ impl MptcpOption {
 
     /// Appends the option to `out`, unpadded; false, and `out` as it was, when it does not fit.
     pub fn emit(&self, out: &mut OptionBytes) -> bool {
-        let mut option = self.write();
-        let len = option.0.len();
-        if let Some(length) = option.0.get_mut(1) {
-            *length = len as u8;
-        }
-        out.try_extend_from_slice(&option.0).is_ok()
+        self.write().finish(out)
     }
 
     fn write(&self) -> Writer {
@@ -587,6 +591,15 @@ fn write_join(join: &Join) -> Writer {
     }
 }
 
+impl Dss {
+    /// [`MptcpOption::emit`] of a DSS, which goes on every segment.
+    #[inline]
+    pub(crate) fn emit(&self, out: &mut OptionBytes) -> bool {
+        write_dss(self).finish(out)
+    }
+}
+
+#[inline]
 fn write_dss(dss: &Dss) -> Writer {
     let mut flags = if dss.data_fin { dss_bit::DATA_FIN } else { 0 };
     if let Some(ack) = dss.data_ack {

@@ -128,6 +128,7 @@ impl FramePool {
     }
 
     /// Frames that nobody holds.
+    #[inline]
     pub fn free_frames(&self) -> u32 {
         self.free.len() as u32
     }
@@ -138,6 +139,7 @@ impl FramePool {
     }
 
     /// Free frames above the reserve of reception: what payload may still take.
+    #[inline]
     pub fn available(&self) -> u32 {
         self.free_frames().saturating_sub(self.rx_reserve)
     }
@@ -148,6 +150,7 @@ impl FramePool {
     }
 
     /// Takes a frame for reception or for a packet without payload; `None` when none is left at all.
+    #[inline]
     pub fn alloc_control(&mut self) -> Option<FrameId> {
         let index = self.free.pop()?;
         self.meta[index as usize] = Meta { refs: 1, ..Meta::default() };
@@ -155,6 +158,7 @@ impl FramePool {
     }
 
     /// A second right to the same frame.
+    #[inline]
     pub fn share(&mut self, frame: &FrameId) -> FrameId {
         let meta = &mut self.meta[frame.0 as usize];
         assert!(meta.refs > 0 && meta.refs < u16::MAX, "frame {} is shared with {} rights", frame.0, meta.refs);
@@ -164,6 +168,7 @@ impl FramePool {
 
     /// Gives a right back; the last one frees the frame.
     #[allow(clippy::needless_pass_by_value, reason = "taking the token by value is what gives the right back")]
+    #[inline]
     pub fn release(&mut self, frame: FrameId) {
         let meta = &mut self.meta[frame.0 as usize];
         assert!(meta.refs > 0, "frame {} is released twice", frame.0);
@@ -175,16 +180,19 @@ impl FramePool {
     }
 
     /// How many rights to the frame there are.
+    #[inline]
     pub fn refs(&self, frame: &FrameId) -> u16 {
         self.meta[frame.0 as usize].refs
     }
 
     /// Marks a frame as handed to a TX ring: until [`FramePool::tx_complete`] its bytes must not change.
+    #[inline]
     pub fn tx_begin(&mut self, frame: &FrameId) {
         self.meta[frame.0 as usize].tx_pending += 1;
     }
 
     /// True while a TX ring may still read the frame.
+    #[inline]
     pub fn tx_pending(&self, frame: &FrameId) -> bool {
         self.meta[frame.0 as usize].tx_pending > 0
     }
@@ -192,6 +200,7 @@ impl FramePool {
     /// Asks to build headers in front of the payload at `payload_offset`. False when that could overwrite payload that
     /// another right still needs: a segment that lost its head to a partial acknowledgment starts later in the frame
     /// than the one that the data level may still hold whole.
+    #[inline]
     pub fn claim_headroom(&mut self, frame: &FrameId, payload_offset: u16) -> bool {
         let meta = &mut self.meta[frame.0 as usize];
         let free = meta.payload_floor == 0 || payload_offset <= meta.payload_floor;
@@ -216,6 +225,7 @@ impl FramePool {
     }
 
     /// Takes a frame back from a TX ring and gives that ring's right back.
+    #[inline]
     pub fn tx_complete(&mut self, frame: FrameId) {
         let meta = &mut self.meta[frame.0 as usize];
         assert!(meta.tx_pending > 0, "frame {} completes but was not sent", frame.0);

@@ -3,6 +3,7 @@
 use arrayvec::ArrayVec;
 use thiserror::Error;
 
+use crate::checksum;
 use crate::seq::SeqNum;
 use crate::wire::Outgoing;
 
@@ -237,13 +238,16 @@ fn parse_sack(bytes: &[u8], sack: &mut SackBlocks) -> Option<()> {
     Some(())
 }
 
-/// Forty bytes of option space being filled, NOPs where nothing was put; what does not fit whole is left out whole.
+/// Forty bytes of option space being filled, zero where nothing was put; what does not fit whole is left out whole.
 pub(crate) struct Budget {
     bytes: [u8; MAX_OPTION_BYTES],
     len: usize,
 }
 
 impl Budget {
+    /// No options at all.
+    pub(crate) const EMPTY: Self = Self { bytes: [0; MAX_OPTION_BYTES], len: 0 };
+
     #[inline]
     fn put<const N: usize>(&mut self, bytes: [u8; N]) {
         if let Some(target) = self.bytes.get_mut(self.len..self.len + N) {
@@ -260,8 +264,9 @@ impl Budget {
             debug_assert!(false, "{} bytes of upper options do not fit behind {}", upper.len(), self.len);
             return;
         };
-        if let Some(head) = target.get_mut(..upper.len()) {
+        if let Some((head, padding)) = target.split_at_mut_checked(upper.len()) {
             head.copy_from_slice(upper);
+            padding.fill(kind::NOP);
         }
         self.len += padded;
     }
@@ -307,7 +312,7 @@ impl Budget {
     /// The options of `out`, padded to a multiple of four.
     #[inline]
     pub(crate) fn fill(out: &Outgoing) -> Self {
-        let mut budget = Self { bytes: [kind::NOP; MAX_OPTION_BYTES], len: 0 };
+        let mut budget = Self::EMPTY;
         match (&out.syn, out.timestamps) {
             (Some(syn), timestamps) => budget.put_syn(syn, timestamps),
             (None, Some(timestamps)) => budget.put_timestamps([kind::NOP, kind::NOP], timestamps),
@@ -324,16 +329,40 @@ impl Budget {
 
     /// What was filled.
     #[inline]
-    pub(crate) fn as_words(&self) -> &[[u8; 4]] {
-        let (words, _) = self.bytes.as_chunks::<4>();
-        words.get(..self.len / 4).unwrap_or(words)
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or(&self.bytes)
+    }
+
+    /// Unfolded sum of what was filled: zeros behind it add nothing.
+    #[inline]
+    pub(crate) fn sum(&self) -> u64 {
+        checksum::array_words(&self.bytes)
+    }
+
+    /// Copies what was filled to the front of `target`, and gives what is left of that. The two lengths that nearly all
+    /// segments have are copied as a whole: timestamps, and those with a DSS.
+    #[inline]
+    pub(crate) fn copy_to<'a>(&self, target: &'a mut [u8]) -> Option<&'a mut [u8]> {
+        fn whole<const N: usize>(from: &[u8; MAX_OPTION_BYTES], to: &mut [u8]) {
+            if let (Some(to), Some(from)) = (to.first_chunk_mut::<N>(), from.first_chunk::<N>()) {
+                *to = *from;
+            }
+        }
+        let (head, rest) = target.split_at_mut_checked(self.len)?;
+        match self.len {
+            12 => whole::<12>(&self.bytes, head),
+            32 => whole::<32>(&self.bytes, head),
+            36 => whole::<36>(&self.bytes, head),
+            _ => head.copy_from_slice(self.as_slice()),
+        }
+        Some(rest)
     }
 }
 
 /// The option bytes of a segment to be sent: MSS, SACK-permitted and timestamps, window scale, the upper layer's
 /// options, and then as many SACK blocks as still fit. Always a multiple of four, at most 40.
 pub fn emit(out: &Outgoing) -> OptionBytes {
-    Budget::fill(out).as_words().iter().flatten().copied().collect()
+    Budget::fill(out).as_slice().iter().copied().collect()
 }
 
 /// Bytes of payload and upper options that timestamps take away on every segment but a SYN.

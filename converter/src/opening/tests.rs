@@ -40,7 +40,7 @@ fn client_syn() -> Vec<u8> {
     assert!(capable.emit(&mut out.upper));
     let mut pool = pool(128);
     let mut path = Path::new(&flow, Origin { port: PortId(0), link });
-    let frame = path.build(&mut pool, &mut mimbox_stack::Counters::default(), out).expect("a frame");
+    let frame = path.build(&mut pool, &mut mimbox_stack::Counters::default(), &mut out).expect("a frame");
     bytes_of(&pool, &frame)
 }
 

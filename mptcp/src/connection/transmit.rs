@@ -28,12 +28,25 @@ impl Connection {
         conns: &mut ConnTable,
         env: &mut Env<'_>,
     ) -> Option<(ConnId, Outgoing)> {
+        let mut out = Outgoing::blank();
+        self.poll_transmit_into(now, &mut out, conns, env).map(|id| (id, out))
+    }
+
+    /// [`Connection::poll_transmit`] into a place of the caller's, as [`mimbox_stack::tcp::Conn::poll_transmit_into`].
+    pub fn poll_transmit_into(
+        &mut self,
+        now: Instant,
+        out: &mut Outgoing,
+        conns: &mut ConnTable,
+        env: &mut Env<'_>,
+    ) -> Option<ConnId> {
         if self.dirty && !self.over {
             self.dirty = false;
             self.prepare(now, conns, env);
         }
-        if let Some(parting) = self.parting.take() {
-            return Some(parting);
+        if let Some((id, parting)) = self.parting.take() {
+            *out = parting;
+            return Some(id);
         }
         while let Some(subflow) = self.subflows.get(self.poll_at) {
             let id = subflow.id;
@@ -45,8 +58,8 @@ impl Connection {
                         conn.set_shared_window(self.window(conn.receive_scale()));
                     }
                 }
-                if let Some(mut out) = conn.poll_transmit(now, env) {
-                    self.decorate(self.poll_at, &mut out);
+                if conn.poll_transmit_into(now, out, env) {
+                    self.decorate(self.poll_at, out);
                     let subflow = &mut self.subflows[self.poll_at];
                     if subflow.signal_acks >= SIGNALS_IN_A_ROW && subflow.signals_due == Instant::MAX {
                         // In a round trip data that was in flight has come, and has been acknowledged.
@@ -55,7 +68,7 @@ impl Connection {
                     if subflow.may_signal() || subflow.fin_due {
                         conn.request_ack();
                     }
-                    return Some((id, out));
+                    return Some(id);
                 }
             }
             self.poll_at += 1;
@@ -421,7 +434,7 @@ impl Connection {
         }
         let mapping = DssMapping { dsn: WireDsn::new(Dsn(out.dsn), Width::Short), ssn, len, checksum };
         let dss = Dss { data_ack: Some(self.data_ack()), mapping: Some(mapping), data_fin };
-        MptcpOption::Dss(dss).emit(&mut out.upper);
+        dss.emit(&mut out.upper);
     }
 
     /// A pure ACK carries the DATA_ACK, the DATA_FIN when it is due, and one signal if there is room. `news` when it
@@ -435,7 +448,7 @@ impl Connection {
             let checksum = self.checksum.then(|| dss_checksum(self.snd.nxt, 0, 1, 0));
             DssMapping { dsn: WireDsn::new(self.snd.nxt, Width::Short), ssn: 0, len: 1, checksum }
         });
-        let dss = MptcpOption::Dss(Dss { data_ack: Some(self.data_ack()), mapping, data_fin: fin });
+        let dss = Dss { data_ack: Some(self.data_ack()), mapping, data_fin: fin };
         let subflow = &mut self.subflows[index];
         // The DATA_FIN goes first; a signal has the next ACK.
         if !fin && subflow.may_signal() {

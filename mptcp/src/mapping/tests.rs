@@ -184,7 +184,69 @@ fn a_changed_byte_fails_the_mapping_that_covers_it() {
     f.finish();
 }
 
+/// One segment and the mapping that comes with it, placed in one step where that will do it.
+fn place(world: &mut World, mapper: &mut Mapper, mapping: Mapping, ssn: u32, bytes: &[u8]) -> (bool, String) {
+    let mut segment = world.rx(ORIGIN + ssn, 0, bytes);
+    let (mut fresh, mut out) = (RxQueue::new(), RxQueue::new());
+    if mapper.map_next(&mapping, &mut segment) {
+        return (true, told(mapper, &Ok(()), RxQueue::from([segment]), world));
+    }
+    fresh.push_back(segment);
+    let result = mapper.insert(mapping).and_then(|()| mapper.map(&mut fresh, &mut out, &mut world.env()));
+    out.extend(fresh);
+    (false, told(mapper, &result, out, world))
+}
+
+/// The same by the two steps.
+fn place_in_two(world: &mut World, mapper: &mut Mapper, mapping: Mapping, ssn: u32, bytes: &[u8]) -> String {
+    let (mut fresh, mut out) = (RxQueue::new(), RxQueue::new());
+    fresh.push_back(world.rx(ORIGIN + ssn, 0, bytes));
+    let result = mapper.insert(mapping).and_then(|()| mapper.map(&mut fresh, &mut out, &mut world.env()));
+    out.extend(fresh);
+    told(mapper, &result, out, world)
+}
+
+/// What came of it and how the mapper is left, frames given back.
+fn told(mapper: &Mapper, result: &Result<(), MappingError>, out: RxQueue, world: &mut World) -> String {
+    let text = format!("{result:?} {out:?} {mapper:?}");
+    for segment in out {
+        world.pool.release(segment.frame);
+    }
+    text
+}
+
+#[test]
+fn a_mapping_for_just_its_segment_is_placed_in_one_step() {
+    for mapping in [Fixture::mapping(1, 60), Fixture::summed(1, 60), Fixture::mapping(1, 500)] {
+        let (mut world, mut mapper) = (World::new(16), Mapper::new(ORIGIN));
+        let (one_step, _) = place(&mut world, &mut mapper, mapping, 1, &stream(FIRST.0, 60));
+        assert!(one_step);
+        assert_eq!(world.pool.in_use(), 0);
+    }
+}
+
 proptest! {
+    #[test]
+    fn one_step_does_what_two_do(
+        steps in proptest::collection::vec((0u32..4, 0u32..120, 1u32..60, 0u8..4, 0u8..16), 1..30),
+    ) {
+        let (mut first, mut second) = (World::new(64), World::new(64));
+        let (mut one, mut two) = (Mapper::new(ORIGIN), Mapper::new(ORIGIN));
+        let mut ssn = 1;
+        for (back, covered, len, sums, wrong) in steps {
+            let start = ssn - back.saturating_sub(1).min(ssn - 1);
+            let covered = if covered < 60 { ssn - start + len } else { covered };
+            let mut mapping = if sums == 0 { Fixture::summed(start, covered) } else { Fixture::mapping(start, covered) };
+            mapping.dsn += u64::from(wrong == 0);
+            let bytes = stream((FIRST + u64::from(ssn - 1)).0, len as usize);
+            let (_, told) = place(&mut first, &mut one, mapping, ssn, &bytes);
+            prop_assert_eq!(told, place_in_two(&mut second, &mut two, mapping, ssn, &bytes));
+            ssn += len;
+        }
+        one.clear(&mut first.env());
+        two.clear(&mut second.env());
+    }
+
     #[test]
     fn mappings_and_segments_cut_at_random_give_the_stream(
         maps in prop::collection::vec(1_u32..200, 1..12),

@@ -20,42 +20,60 @@ const ACK_EVERY: u8 = 2;
 impl Conn<'_> {
     /// The next segment to send; call until `None`. Payload comes with a right of its own to its frame.
     pub fn poll_transmit(&mut self, now: Instant, env: &mut Env<'_>) -> Option<Outgoing> {
+        let mut out = Outgoing::blank();
+        self.poll_transmit_into(now, &mut out, env).then_some(out)
+    }
+
+    /// [`Conn::poll_transmit`] into a place of the caller's, since a segment's description is too large to be moved about.
+    /// False when there is none; `out` means nothing then.
+    pub fn poll_transmit_into(&mut self, now: Instant, out: &mut Outgoing, env: &mut Env<'_>) -> bool {
         let flags = self.hot.flags;
         if flags.contains(ConnFlags::RESET_QUEUED) {
             self.hot.flags.remove(ConnFlags::RESET_QUEUED);
             env.counters.inc(Counter::TcpResetsOut);
-            let out = self.segment(now, self.hot.snd_nxt, TcpFlags::RST | TcpFlags::ACK);
-            return Some(out);
+            self.segment(now, self.hot.snd_nxt, TcpFlags::RST | TcpFlags::ACK, out);
+            return true;
         }
         if flags.contains(ConnFlags::HELD) || self.hot.state == State::Closed {
-            return None;
+            return false;
         }
         if flags.contains(ConnFlags::SYN_QUEUED) {
-            return Some(self.syn(now));
+            *out = self.syn(now);
+            return true;
         }
         if !self.hot.state.is_synchronized() {
-            return self.next_stray(now, env);
+            return self.next_stray(now, out, env);
         }
-        let out = self.next_data(now, env).or_else(|| self.next_fin(now)).or_else(|| self.next_probe(now));
-        let out = out.or_else(|| {
-            self.hot.flags.contains(ConnFlags::ACK_NOW).then(|| self.segment(now, self.hot.snd_nxt, TcpFlags::ACK))
-        });
+        let some = self.next_data(now, out, env)
+            || self.next_fin(now, out)
+            || self.next_probe(now, out)
+            || self.next_ack(now, out);
         self.arm(now);
-        if out.is_none() {
+        if !some {
             self.arm_persist(now);
         }
-        out
+        some
+    }
+
+    fn next_ack(&mut self, now: Instant, out: &mut Outgoing) -> bool {
+        let due = self.hot.flags.contains(ConnFlags::ACK_NOW);
+        if due {
+            self.segment(now, self.hot.snd_nxt, TcpFlags::ACK, out);
+        }
+        due
     }
 
     /// What a handshake says to a segment that it did not take.
-    fn next_stray(&mut self, now: Instant, env: &mut Env<'_>) -> Option<Outgoing> {
-        match self.cold.handshake.stray.take()? {
-            Stray::Reset(seq) => {
+    fn next_stray(&mut self, now: Instant, out: &mut Outgoing, env: &mut Env<'_>) -> bool {
+        match self.cold.handshake.stray.take() {
+            Some(Stray::Reset(seq)) => {
                 env.counters.inc(Counter::TcpResetsOut);
-                Some(Outgoing::bare(seq, SeqNum(0), TcpFlags::RST))
+                *out = Outgoing::bare(seq, SeqNum(0), TcpFlags::RST);
             }
-            Stray::Challenge => Some(self.segment(now, self.hot.snd_nxt, TcpFlags::ACK)),
+            Some(Stray::Challenge) => self.segment(now, self.hot.snd_nxt, TcpFlags::ACK, out),
+            None => return false,
         }
+        true
     }
 
     fn syn(&mut self, now: Instant) -> Outgoing {
@@ -78,7 +96,8 @@ impl Conn<'_> {
         }
         let mut flags = TcpFlags::SYN | TcpFlags::ACK;
         flags.set(TcpFlags::ECE, self.hot.flags.contains(ConnFlags::ECN));
-        let mut out = self.segment(now, self.cold.iss, flags);
+        let mut out = Outgoing::blank();
+        self.segment(now, self.cold.iss, flags, &mut out);
         out.window = offer.rcv_wnd.min(0xffff) as u16;
         let mut options = offer.options();
         if let Some(peer) = &self.cold.accepting {
@@ -90,77 +109,75 @@ impl Conn<'_> {
         out
     }
 
-    fn next_data(&mut self, now: Instant, env: &mut Env<'_>) -> Option<Outgoing> {
+    #[inline]
+    fn next_data(&mut self, now: Instant, out: &mut Outgoing, env: &mut Env<'_>) -> bool {
         if self.cold.ring.is_empty() || !self.hot.state.may_send() && self.hot.state != State::FinWait2 {
-            return None;
+            return false;
         }
         let in_flight = self.in_flight_bytes();
         if self.hot.flags.contains(ConnFlags::TAIL_PROBE) {
             self.hot.flags.remove(ConnFlags::TAIL_PROBE);
-            if let Some(out) = self.tail_probe(now, env) {
-                return Some(out);
+            if self.tail_probe(now, out, env) {
+                return true;
             }
         }
         if self.must_wait(now) {
-            return None;
+            return false;
         }
         if self.cold.ring.lost > 0 && self.cold.frto != Frto::Second {
-            return self.resend_lost(now, in_flight, env);
+            return self.resend_lost(now, in_flight, out, env);
         }
-        self.send_new(now, in_flight, env)
+        self.send_new(now, in_flight, out, env)
     }
 
     #[cold]
-    fn resend_lost(&mut self, now: Instant, in_flight: u32, env: &mut Env<'_>) -> Option<Outgoing> {
-        let index = self.cold.ring.next_lost()?;
-        let segment = self.cold.ring.get(index)?;
+    fn resend_lost(&mut self, now: Instant, in_flight: u32, out: &mut Outgoing, env: &mut Env<'_>) -> bool {
+        let Some(index) = self.cold.ring.next_lost() else { return false };
+        let Some(segment) = self.cold.ring.get(index) else { return false };
         // RFC 6298 §5.4: with nothing in flight the earliest segment always goes.
         if in_flight > 0 && in_flight + u32::from(segment.len.min(self.hot.smss)) > self.hot.cwnd {
-            return None;
+            return false;
         }
         // RFC 9293 §3.8.6: of what a window no longer covers that was shrunk, only the first is sent again.
         let shared = self.hot.flags.contains(ConnFlags::SHARED_WINDOW);
         if index > 0 && !shared && segment.end().after(self.hot.snd_una + self.hot.snd_wnd) {
-            return None;
+            return false;
         }
-        self.resend(now, index, env)
+        self.resend(now, index, out, env)
     }
 
     /// RFC 8985 §7.3: new data if the window takes it, else the last segment again.
-    fn tail_probe(&mut self, now: Instant, env: &mut Env<'_>) -> Option<Outgoing> {
+    fn tail_probe(&mut self, now: Instant, out: &mut Outgoing, env: &mut Env<'_>) -> bool {
         self.hot.rto_at = Instant::MAX;
-        if self.cold.ring.unsent > 0
-            && let Some(out) = self.send_new(now, 0, env)
-        {
+        if self.cold.ring.unsent > 0 && self.send_new(now, 0, out, env) {
             self.cold.probe = Some(Probe { end: self.hot.snd_nxt, retransmission: false, told: false });
-            return Some(out);
+            return true;
         }
-        let last = self.cold.ring.sent_len().checked_sub(1)?;
+        let Some(last) = self.cold.ring.sent_len().checked_sub(1) else { return false };
         self.cold.probe = Some(Probe { end: self.hot.snd_nxt, retransmission: true, told: false });
-        self.resend(now, last, env)
+        self.resend(now, last, out, env)
     }
 
-    fn resend(&mut self, now: Instant, index: usize, env: &mut Env<'_>) -> Option<Outgoing> {
+    fn resend(&mut self, now: Instant, index: usize, out: &mut Outgoing, env: &mut Env<'_>) -> bool {
         self.cold.ring.split(index, self.hot.smss, env);
         let in_flight = self.in_flight_bytes();
         self.cold.ring.mark_resent(index, now, in_flight, env);
         self.cold.retransmits += 1;
         env.counters.inc(Counter::TcpRetransmits);
         self.note_retransmission(now);
-        self.data(now, index, TcpFlags::ACK, env).map(|mut out| {
-            out.retransmit = true;
-            out
-        })
+        let some = self.data(now, index, TcpFlags::ACK, out, env);
+        out.retransmit = some;
+        some
     }
 
-    fn send_new(&mut self, now: Instant, in_flight: u32, env: &mut Env<'_>) -> Option<Outgoing> {
+    fn send_new(&mut self, now: Instant, in_flight: u32, out: &mut Outgoing, env: &mut Env<'_>) -> bool {
         let index = self.cold.ring.sent_len();
         let Some(segment) = self.cold.ring.get(index) else {
             self.hot.flags.remove(ConnFlags::CWND_LIMITED);
             if let Some(rates) = &mut self.cold.ring.rates {
                 rates.on_app_limited(in_flight);
             }
-            return None;
+            return false;
         };
         let (seq, whole) = (segment.seq, segment.len);
         let mut len = whole.min(self.hot.smss);
@@ -171,11 +188,11 @@ impl Conn<'_> {
             self.begin_flight(now);
         } else if in_flight + u32::from(len) > self.hot.cwnd {
             self.hot.flags |= ConnFlags::CWND_LIMITED;
-            return None;
+            return false;
         }
         len = self.fit_peer_window(seq, len, in_flight);
         if len == 0 {
-            return None;
+            return false;
         }
         if len < whole {
             self.cold.ring.split(index, len, env);
@@ -189,9 +206,9 @@ impl Conn<'_> {
         self.hot.snd_nxt = self.hot.snd_nxt.max(seq + u32::from(len));
         let mut flags = TcpFlags::ACK;
         let ecn = self.mark_new_data(&mut flags);
-        let mut out = self.data(now, index, flags, env)?;
+        let some = self.data(now, index, flags, out, env);
         out.ecn = ecn;
-        Some(out)
+        some
     }
 
     /// Nothing is in flight, and now there will be.
@@ -207,8 +224,9 @@ impl Conn<'_> {
     }
 
     /// The segment at `index` of the send ring.
-    fn data(&mut self, now: Instant, index: usize, mut flags: TcpFlags, env: &mut Env<'_>) -> Option<Outgoing> {
-        let segment = self.cold.ring.get(index)?;
+    #[inline]
+    fn data(&mut self, now: Instant, index: usize, mut flags: TcpFlags, out: &mut Outgoing, env: &mut Env<'_>) -> bool {
+        let Some(segment) = self.cold.ring.get(index) else { return false };
         let payload = PayloadOut {
             frame: env.pool.share(&segment.frame),
             offset: segment.offset,
@@ -224,20 +242,20 @@ impl Conn<'_> {
         self.pace(now, len);
         // Full segments have no room for SACK blocks: what is to be reported goes on an ACK of its own, after the data.
         let report = self.hot.flags.contains(ConnFlags::ACK_NOW) && self.cold.ooo.has_report();
-        let mut out = self.header(now, seq, flags);
+        self.header(now, seq, flags, out);
         self.hot.flags.set(ConnFlags::ACK_NOW, report);
         out.payload = Some(payload);
         out.dsn = dsn;
         out.mapped = mapped;
-        Some(out)
+        true
     }
 
-    fn next_fin(&mut self, now: Instant) -> Option<Outgoing> {
+    fn next_fin(&mut self, now: Instant, out: &mut Outgoing) -> bool {
         let flags = self.hot.flags;
         let again = flags.contains(ConnFlags::FIN_LOST);
         let first = flags.contains(ConnFlags::FIN_QUEUED) && !flags.contains(ConnFlags::FIN_SENT);
         if !(first && self.cold.ring.unsent == 0 || again) {
-            return None;
+            return false;
         }
         self.hot.flags.remove(ConnFlags::FIN_LOST);
         if first {
@@ -253,34 +271,34 @@ impl Conn<'_> {
         }
         let seq = self.hot.snd_end;
         self.hot.snd_nxt = seq + 1;
-        let mut out = self.segment(now, seq, TcpFlags::FIN | TcpFlags::ACK);
+        self.segment(now, seq, TcpFlags::FIN | TcpFlags::ACK, out);
         out.retransmit = again;
-        Some(out)
+        true
     }
 
     /// An ACK of old sequence space, which the peer must answer: a zero-window or keepalive probe (RFC 9293 §3.8.4).
-    fn next_probe(&mut self, now: Instant) -> Option<Outgoing> {
+    fn next_probe(&mut self, now: Instant, out: &mut Outgoing) -> bool {
         if !self.hot.flags.contains(ConnFlags::PROBE) {
-            return None;
+            return false;
         }
         self.hot.flags.remove(ConnFlags::PROBE);
-        Some(self.segment(now, self.hot.snd_una - 1, TcpFlags::ACK))
+        self.segment(now, self.hot.snd_una - 1, TcpFlags::ACK, out);
+        true
     }
 
     /// A segment without payload: it says everything there is to say of the peer's data.
-    fn segment(&mut self, now: Instant, seq: SeqNum, flags: TcpFlags) -> Outgoing {
-        let mut out = self.header(now, seq, flags);
+    fn segment(&mut self, now: Instant, seq: SeqNum, flags: TcpFlags, out: &mut Outgoing) {
+        self.header(now, seq, flags, out);
         if self.cold.ooo.has_report() || self.hot.acks_due > 0 {
-            self.report(&mut out);
+            self.report(out);
         }
-        out
     }
 
     /// What every segment has; it acknowledges what arrived in order.
     #[inline]
-    fn header(&mut self, now: Instant, seq: SeqNum, mut flags: TcpFlags) -> Outgoing {
+    fn header(&mut self, now: Instant, seq: SeqNum, mut flags: TcpFlags, out: &mut Outgoing) {
         flags.set(TcpFlags::ECE, flags.contains(TcpFlags::ECE) || self.hot.flags.contains(ConnFlags::ECHO_MARK));
-        let mut out = Outgoing::bare(seq, self.hot.rcv_nxt, flags);
+        out.begin(seq, self.hot.rcv_nxt, flags);
         out.window = self.window_field();
         let hot = &mut *self.hot;
         if hot.flags.contains(ConnFlags::TIMESTAMPS) {
@@ -291,7 +309,6 @@ impl Conn<'_> {
         hot.unacked = 0;
         hot.ack_at = Instant::MAX;
         hot.last_ack = hot.rcv_nxt;
-        out
     }
 
     /// SACK blocks, by the room that there is (RFC 2018 §3): behind timestamps, behind those and a 64-bit DATA_ACK.

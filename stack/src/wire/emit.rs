@@ -94,15 +94,27 @@ pub fn emit_tcp(
     pool: &mut FramePool,
     link: &LinkHeader,
     template: &HeaderTemplate,
-    out: Outgoing,
+    mut out: Outgoing,
     ip_id: u16,
     counters: &mut Counters,
 ) -> Option<(FrameId, u16, u16)> {
-    let options = Budget::fill(&out);
-    let tcp_len = TCP_HEADER + options.as_words().len() * 4;
+    emit_tcp_from(pool, link, template, &mut out, ip_id, counters)
+}
+
+/// [`emit_tcp`] of a segment that stays where it is: its payload is taken out of it.
+pub fn emit_tcp_from(
+    pool: &mut FramePool,
+    link: &LinkHeader,
+    template: &HeaderTemplate,
+    out: &mut Outgoing,
+    ip_id: u16,
+    counters: &mut Counters,
+) -> Option<(FrameId, u16, u16)> {
+    let options = Budget::fill(out);
+    let tcp_len = TCP_HEADER + options.as_slice().len();
     let headers = link.emitted_len() + template.ip_header_len() + tcp_len;
     let (payload_len, payload_sum) = out.payload.as_ref().map_or((0, 0), |payload| (payload.len, payload.sum));
-    let place = match out.payload {
+    let place = match out.payload.take() {
         Some(payload) => place_before(pool, payload, headers, counters),
         None => pool.alloc_control().map(|frame| (frame, PAYLOAD_OFFSET)),
     };
@@ -126,7 +138,7 @@ pub fn emit_tcp(
         .get_mut(start..payload_offset)
         .and_then(|bytes| write_link(bytes, link, template.ethertype()))
         .and_then(|bytes| write_ip(bytes, template, &header))
-        .and_then(|bytes| write_tcp(bytes, template, &header, options.as_words()));
+        .and_then(|bytes| write_tcp(bytes, template, &header, &options));
     if written.is_none() {
         debug_assert!(false, "headers of {headers} bytes do not fit at {start}");
         pool.release(frame);
@@ -245,7 +257,7 @@ pub(super) fn write_tcp<'a>(
     bytes: &'a mut [u8],
     template: &HeaderTemplate,
     header: &Header,
-    options: &[[u8; 4]],
+    options: &Budget,
 ) -> Option<&'a mut [u8]> {
     let (tcp, rest) = bytes.split_first_chunk_mut::<TCP_HEADER>()?;
     let sum = u64::from(template.tcp_sum)
@@ -254,20 +266,8 @@ pub(super) fn write_tcp<'a>(
         + u64::from(header.ack)
         + u64::from(header.word)
         + u64::from(header.payload_sum)
-        + checksum::option_words(options);
-    let (words, behind) = rest.as_chunks_mut::<4>();
-    if let ([a, b, c], [x, y, z]) = (&mut *words, options) {
-        (*a, *b, *c) = (*x, *y, *z);
-    } else {
-        let (pairs, last) = words.as_chunks_mut::<2>();
-        let (from_pairs, from_last) = options.as_chunks::<2>();
-        for (target, pair) in pairs.iter_mut().zip(from_pairs) {
-            *target = *pair;
-        }
-        if let ([target], [word]) = (last, from_last) {
-            *target = *word;
-        }
-    }
+        + options.sum();
+    let behind = options.copy_to(rest)?;
     let [s0, s1, d0, d1] = template.ports;
     let [q0, q1, q2, q3] = header.seq.to_be_bytes();
     let [a0, a1, a2, a3] = header.ack.to_be_bytes();

@@ -16,6 +16,7 @@ use crate::frame::{FrameId, FramePool};
 use crate::limits::{
     ICMP_HEADER, IPV4_HEADER, IPV6_HEADER, MAX_ICMPV4_ERROR, MAX_ICMPV6_ERROR, PAYLOAD_OFFSET, TCP_HEADER,
 };
+use crate::options::Budget;
 use crate::seq::SeqNum;
 
 /// An ICMP error about a TCP segment.
@@ -231,7 +232,8 @@ pub fn quote(flow: &FlowKey, seq: SeqNum, flags: TcpFlags) -> Quotation {
         ..Header::default()
     };
     // The array has room for the larger of both headers, so that both writes succeed.
-    let _ = write_ip(&mut bytes, &template, &header).and_then(|rest| write_tcp(rest, &template, &header, &[]));
+    let _ =
+        write_ip(&mut bytes, &template, &header).and_then(|rest| write_tcp(rest, &template, &header, &Budget::EMPTY));
     let mut quotation = Quotation::from(bytes);
     quotation.truncate(template.ip_header_len() + TCP_HEADER);
     quotation

@@ -18,7 +18,7 @@ mod forward;
 mod icmp;
 mod parse;
 
-pub use emit::{HeaderTemplate, emit_tcp};
+pub use emit::{HeaderTemplate, emit_tcp, emit_tcp_from};
 pub use expected::parse_expected;
 pub use forward::{Hop, decrement_ttl, lower_mss, set_link};
 pub use icmp::{IcmpError, IcmpOut, Quotation, emit_icmp_error, may_answer_with_icmp, parse_icmp_error, quote};
@@ -422,6 +422,39 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
+    /// Becomes what [`Outgoing::bare`] makes, without being moved.
+    #[inline]
+    pub(crate) fn begin(&mut self, seq: SeqNum, ack: SeqNum, flags: TcpFlags) {
+        let Self {
+            seq: own_seq,
+            ack: own_ack,
+            flags: own_flags,
+            window,
+            ecn,
+            syn,
+            timestamps,
+            sack,
+            upper,
+            payload,
+            dsn,
+            mapped,
+            retransmit,
+        } = self;
+        (*own_seq, *own_ack, *own_flags) = (seq, ack, flags);
+        (*window, *ecn) = (0, Ecn::NotEct);
+        (*syn, *timestamps) = (None, None);
+        sack.clear();
+        upper.clear();
+        debug_assert!(payload.is_none(), "the payload of a segment was left behind");
+        *payload = None;
+        (*dsn, *mapped, *retransmit) = (0, false, false);
+    }
+
+    /// No segment at all: a place for a verb to fill.
+    pub fn blank() -> Self {
+        Self::bare(SeqNum(0), SeqNum(0), TcpFlags::empty())
+    }
+
     /// A segment with nothing but its numbers and flags.
     pub fn bare(seq: SeqNum, ack: SeqNum, flags: TcpFlags) -> Self {
         Self {

@@ -10,6 +10,7 @@ use crate::frame::{FramePool, PoolConfig};
 use crate::mem::Region;
 use crate::options::SackBlock;
 
+mod expected;
 mod forwarding;
 mod icmp_errors;
 
