@@ -51,7 +51,14 @@ impl Shard {
     }
 
     /// Everything that the conversion may send has been sent: if it is over, nothing of it stays but TIME-WAIT records.
+    #[inline]
     pub(crate) fn on_transmit_done(&mut self, now: Instant, id: ConversionId) {
+        if self.conversions.get(id).is_some_and(|conversion| !conversion.goes_on()) {
+            self.end_what_is_over(now, id);
+        }
+    }
+
+    fn end_what_is_over(&mut self, now: Instant, id: ConversionId) {
         for side in Side::BOTH {
             self.on_half_events(now, id, side);
             // An end that came about while the half was polled is in no verb's result.

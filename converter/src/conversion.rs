@@ -135,6 +135,14 @@ impl Conversion {
         }
     }
 
+    /// True while there is nothing about the conversion that ends, and nothing to be heard of its halves.
+    #[inline]
+    pub(crate) fn goes_on(&self) -> bool {
+        let quiet = |half: &Half| !half.has_event() && !half.is_closed();
+        let ended = self.client_progress.ended && self.server_progress.ended;
+        !self.aborted && !ended && quiet(&self.client) && quiet(&self.server)
+    }
+
     /// What passed on `side`.
     pub(crate) fn progress_mut(&mut self, side: Side) -> &mut Progress {
         match side {

@@ -150,11 +150,13 @@ impl Half {
 
     /// When the half wants to be called again.
     pub(crate) fn next_deadline(&self, conns: &mut ConnTable) -> Option<Instant> {
-        let own = match self {
-            Self::Tcp(_) => None,
-            Self::Mptcp(mptcp) => mptcp.next_deadline(),
-        };
-        self.connections().filter_map(|id| conns.get(id)?.next_deadline()).chain(own).min()
+        match self {
+            Self::Tcp(id) => conns.get(*id)?.next_deadline(),
+            Self::Mptcp(mptcp) => {
+                let subflows = mptcp.subflow_ids().filter_map(|id| conns.get(id)?.next_deadline());
+                subflows.chain(mptcp.next_deadline()).min()
+            }
+        }
     }
 
     /// Queues payload to be sent.

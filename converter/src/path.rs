@@ -43,9 +43,11 @@ impl Path {
 
     /// Symmetric return: answers go where the peer's last believed packet came from.
     #[inline]
-    pub(crate) fn follow(&mut self, origin: Origin) {
-        if self.origin != origin {
-            self.origin = origin;
+    pub(crate) fn follow(&mut self, port: PortId, link: &LinkHeader) {
+        let Origin { port: old, link: own } = &self.origin;
+        let same = *old == port && own.dst == link.src && own.src == link.dst && own.vlan == link.vlan;
+        if !same {
+            self.origin = Origin { port, link: link.reply() };
         }
     }
 

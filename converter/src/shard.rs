@@ -25,7 +25,7 @@ use crate::half::HalfEvents;
 use crate::icmp::IcmpBudget;
 use crate::isn::IsnGenerator;
 use crate::opening::table::{OpeningId, OpeningTable};
-use crate::path::{Origin, PathTable};
+use crate::path::PathTable;
 use crate::settings::Settings;
 use crate::{splice, window};
 
@@ -45,6 +45,15 @@ pub(crate) enum FlowEntry {
     Opening(OpeningId, Side),
     /// A connection that the box closed first.
     TimeWait(TimeWaitId),
+}
+
+/// A connection and the 4-tuple by which it was found.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    flow: FlowKey,
+    id: ConnId,
+    conversion: ConversionId,
+    side: Side,
 }
 
 /// What an entry of the timing wheel names.
@@ -82,6 +91,9 @@ pub struct Shard {
     pub(crate) conns: ConnTable,
     pub(crate) paths: PathTable,
     pub(crate) flows: FlowTable<FlowEntry>,
+    /// The connection that was found last: packets come in runs, and its next one need not be looked up. Forgotten whenever
+    /// `flows` changes.
+    found: Option<Found>,
     /// Conversions whose client speaks MPTCP, by the box's token.
     pub(crate) tokens: BTreeMap<u32, ConversionId>,
     pub(crate) conversions: ConversionTable,
@@ -119,6 +131,7 @@ impl Shard {
             conns: ConnTable::with_capacity(settings.max_connections()),
             paths: PathTable::default(),
             flows: FlowTable::with_capacity(HashKey::new(rng.next_u64(), rng.next_u64()), 2 * settings.max_conversions),
+            found: None,
             tokens: BTreeMap::new(),
             conversions: ConversionTable::default(),
             openings: OpeningTable::new(settings.half_open, settings.half_open_per_source),
@@ -152,7 +165,7 @@ impl Shard {
         let start = usize::from(rx.offset);
         let bytes = self.res.pool.bytes(&rx.frame).get(start..start + usize::from(rx.len));
         if let Some(link) = bytes.and_then(|bytes| wire::parse_expected(bytes, rx.offset, segment))
-            && let Some(FlowEntry::Connection { id, conversion, side }) = self.find(&segment.flow)
+            && let Some(Found { id, conversion, side, .. }) = self.find_connection(&segment.flow)
         {
             return self.on_connection(now, rx, &link, segment, (id, conversion, side));
         }
@@ -187,13 +200,28 @@ impl Shard {
         self.flows.get(self.flows.hash(flow), flow)
     }
 
+    /// The connection that a 4-tuple belongs to, if it is one.
+    #[inline]
+    fn find_connection(&mut self, flow: &FlowKey) -> Option<Found> {
+        if let Some(found) = self.found
+            && found.flow == *flow
+        {
+            return Some(found);
+        }
+        let Some(FlowEntry::Connection { id, conversion, side }) = self.find(flow) else { return None };
+        self.found = Some(Found { flow: *flow, id, conversion, side });
+        self.found
+    }
+
     /// Says what a 4-tuple belongs to from now on.
     pub(crate) fn bind(&mut self, flow: FlowKey, entry: FlowEntry) {
+        self.found = None;
         self.flows.insert(self.flows.hash(&flow), flow, entry);
     }
 
     /// Forgets a 4-tuple.
     pub(crate) fn unbind(&mut self, flow: &FlowKey) {
+        self.found = None;
         self.flows.remove(self.flows.hash(flow), flow);
     }
 
@@ -228,7 +256,7 @@ impl Shard {
         };
         self.res.counters.inc(Counter::TcpSegmentsIn);
         self.res.counters.add(Counter::TcpBytesIn, u64::from(segment.payload_len));
-        let origin = Origin { port: rx.port, link: link.reply() };
+        let port = rx.port;
         let frame = if segment.payload_len > 0 {
             Some(rx.frame)
         } else {
@@ -241,7 +269,7 @@ impl Shard {
         if events.contains(HalfEvents::ACCEPTED)
             && let Some(path) = self.paths.get_mut(id)
         {
-            path.follow(origin);
+            path.follow(port, link);
         }
         if !self.scratch.is_empty() {
             splice::forward(&mut self.scratch, state.half_mut(side.other()), &mut self.conns, &mut env);

@@ -317,15 +317,17 @@ impl Connection {
             }
             return HalfOutcome::empty();
         }
-        let mut fresh = std::mem::take(&mut self.fresh);
-        let result = conn.on_segment(now, segment, frame, &mut fresh, env);
+        let before = out.len();
+        let result = conn.on_segment(now, segment, frame, out, env);
         self.dirty = true;
-        if let Some(dss) = self.expects(index, segment, result, &conn)
-            && self.on_expected(index, result, &dss, &mut fresh, conns, out, env)
-        {
-            self.fresh = fresh;
-            return std::mem::take(&mut self.outcome);
+        if let Some(dss) = self.expects(index, segment, result, &conn) {
+            let window = conn.peer_window();
+            if self.on_expected(index, result, (&dss, window), before, conns, out, env) {
+                return std::mem::take(&mut self.outcome);
+            }
         }
+        let mut fresh = std::mem::take(&mut self.fresh);
+        fresh.extend(out.drain(before..));
         if self.over {
             release_all(&mut fresh, env);
         } else if result.contains(Outcome::ACCEPTED) || result.contains(Outcome::RESET) {

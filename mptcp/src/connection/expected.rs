@@ -34,24 +34,24 @@ impl Connection {
         (dss.data_ack.is_some() && !dss.data_fin && mapped).then_some(dss)
     }
 
-    /// Acts on a segment that [`Connection::expects`] has let through. False, and nothing is changed, when its payload is
-    /// not next in order or not placed by its own mapping alone.
+    /// Acts on a segment that [`Connection::expects`] has let through; what the subflow made of it stands in `out` behind
+    /// the first `before`, and `window` is the peer's. False, and nothing is changed, when its payload is not next in order
+    /// or not placed by its own mapping alone.
     #[allow(clippy::too_many_arguments, reason = "one step of on_segment")]
     #[inline]
     pub(super) fn on_expected(
         &mut self,
         index: usize,
         result: Outcome,
-        dss: &Dss,
-        fresh: &mut RxQueue,
+        (dss, window): (&Dss, u32),
+        before: usize,
         conns: &mut ConnTable,
         out: &mut RxQueue,
         env: &mut Env<'_>,
     ) -> bool {
-        let alone = fresh.len() <= 1;
-        let placed = match (&dss.mapping, fresh.front_mut()) {
-            (Some(mapping), Some(segment)) => alone && self.place_next(index, mapping, segment),
-            (None, None) => self.subflows[index].mapper.pending_frames() == 0,
+        let placed = match (&dss.mapping, out.len() - before) {
+            (Some(mapping), 1) => out.back_mut().is_some_and(|segment| self.place_next(index, mapping, segment)),
+            (None, 0) => self.subflows[index].mapper.pending_frames() == 0,
             _ => false,
         };
         if !placed {
@@ -68,10 +68,9 @@ impl Connection {
         if let Some(ack) = dss.data_ack {
             subflow.confirmed = true;
             self.confirmed = true;
-            let window = conns.get(subflow.id).map_or(0, |conn| conn.peer_window());
             self.on_data_ack(ack.expand(self.snd.una), window, false, env);
         }
-        if let (Some(mapping), Some(segment)) = (&dss.mapping, fresh.pop_front()) {
+        if let (Some(mapping), Some(segment)) = (&dss.mapping, out.back()) {
             if mapping.dsn.width() == Width::Long {
                 // RFC 8684 §3.3.2, as for every mapping.
                 self.rcv.width = Width::Long;
@@ -79,7 +78,7 @@ impl Connection {
             let subflow = &mut self.subflows[index];
             subflow.bytes_received += u64::from(segment.len);
             self.last_rx = Some(subflow.id);
-            self.hand_out(segment, out);
+            self.pass_by(segment.len);
         }
         true
     }

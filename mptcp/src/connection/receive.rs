@@ -269,11 +269,17 @@ impl Connection {
     }
 
     pub(crate) fn hand_out(&mut self, segment: RxSegment, out: &mut RxQueue) {
-        self.rcv.nxt += u64::from(segment.len);
-        self.rcv.edge = self.rcv.edge.max(self.rcv.nxt);
-        self.rcv.space = self.rcv.space.saturating_sub(u32::from(segment.len));
-        self.outcome |= HalfOutcome::DATA;
+        self.pass_by(segment.len);
         out.push_back(segment);
+    }
+
+    /// So many bytes that were next in order are handed out.
+    #[inline]
+    pub(super) fn pass_by(&mut self, len: u16) {
+        self.rcv.nxt += u64::from(len);
+        self.rcv.edge = self.rcv.edge.max(self.rcv.nxt);
+        self.rcv.space = self.rcv.space.saturating_sub(u32::from(len));
+        self.outcome |= HalfOutcome::DATA;
     }
 
     /// A mapping that cannot be, or data that has none.

@@ -129,8 +129,12 @@ fn take_options(bytes: &[u8], behind: &[u8], options: &mut TcpOptions) -> Option
         return None;
     }
     mptcp.push(OptionSlice { start: TIMESTAMPS as u8, len });
-    let words = upper.as_chunks::<4>().0;
-    let sum = native_words(lead) + words.iter().map(|&word| u64::from(u32::from_ne_bytes(word))).sum::<u64>();
+    let (pairs, last) = upper.as_chunks::<8>();
+    let upper_sum = pairs.iter().fold(0, |sum, &pair| sum + u128::from(u64::from_ne_bytes(pair)));
+    // 2^64 counts as 1, like 2^16.
+    let upper_sum = (upper_sum >> 64) as u64 + (upper_sum as u64 >> 32) + (upper_sum as u64 & 0xffff_ffff);
+    let last = last.first_chunk().map_or(0, |&word| u64::from(u32::from_ne_bytes(word)));
+    let sum = native_words(lead) + upper_sum + last;
     match behind.first_chunk() {
         // One copy of fixed size where the packet is long enough for it.
         Some(most) => {
