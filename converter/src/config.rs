@@ -294,6 +294,8 @@ pub struct TcpConfig {
     pub sack: bool,
     /// Whether ECN (RFC 3168) is offered and accepted.
     pub ecn: bool,
+    /// Whether CUBIC and NewReno send at a rate (the window over the RTT) instead of in bursts; BBR always does.
+    pub pacing: bool,
 }
 
 /// What the box holds at most.

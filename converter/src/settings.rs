@@ -218,6 +218,7 @@ fn tcp_config(config: &Config) -> TcpConfig {
         time_wait: config.tcp.time_wait,
         cc: congestion_control(config.tcp.congestion).0,
         initial_cwnd: config.tcp.initial_window,
+        pacing: config.tcp.pacing,
         max_ooo_frames: config.limits.window_ceiling.min(u32::from(u16::MAX)) as u16,
         ..TcpConfig::default()
     }

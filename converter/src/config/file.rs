@@ -125,6 +125,7 @@ pub(super) struct Tcp {
     pub(super) timestamps: Option<bool>,
     pub(super) sack: Option<bool>,
     pub(super) ecn: Option<bool>,
+    pub(super) pacing: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize, Serialize)]

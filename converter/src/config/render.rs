@@ -127,6 +127,7 @@ fn tcp(tcp: &TcpConfig) -> file::Tcp {
         timestamps,
         sack,
         ecn,
+        pacing,
     } = tcp;
     file::Tcp {
         congestion: text(&congestion.name()),
@@ -140,6 +141,7 @@ fn tcp(tcp: &TcpConfig) -> file::Tcp {
         timestamps: Some(*timestamps),
         sack: Some(*sack),
         ecn: Some(*ecn),
+        pacing: Some(*pacing),
     }
 }
 

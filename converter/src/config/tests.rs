@@ -89,6 +89,14 @@ fn what_is_left_out_has_its_documented_default() {
 }
 
 #[test]
+fn pacing_is_off_unless_asked_for_and_reaches_the_connections() {
+    let paced = |config: &Config| crate::settings::Settings::new(config).tcp.pacing;
+    assert!(!paced(&good(BASE)));
+    let config = good(&format!("{BASE}\n[tcp]\npacing = true"));
+    assert!(paced(&config) && paced(&good(&config.to_toml())));
+}
+
+#[test]
 fn without_sources_the_ports_towards_servers_give_theirs() {
     let config = good(&BASE.replace("source  = [\"198.51.100.2\"]", ""));
     let source: Vec<String> =

@@ -112,6 +112,7 @@ impl Checker<'_> {
             timestamps: section.timestamps.unwrap_or(true),
             sack: section.sack.unwrap_or(true),
             ecn: section.ecn.unwrap_or(false),
+            pacing: section.pacing.unwrap_or(false),
         }
     }
 
