@@ -200,7 +200,12 @@ impl Connection {
     pub(crate) fn on_fail(&mut self, index: usize, conns: &mut ConnTable, env: &mut Env<'_>) {
         env.counters.inc(Counter::MptcpFailIn);
         if !self.may_fall_back() {
-            return;
+            // It came on an ACK, not with a reset: the peer goes on as plain TCP on what it takes for the only subflow. What
+            // is in flight here lies on no single line, a join of ours perhaps being under way. To go on would give the
+            // peer's application data twice, or unchecked.
+            env.counters.inc(Counter::MptcpFastcloseOut);
+            self.reset_all(ResetWith::FastClose, conns, env);
+            return self.reset_by_peer(env);
         }
         // RFC 8684 §3.7: the receiver of an MP_FAIL answers with one and reverts to plain TCP entirely.
         env.counters.inc(Counter::MptcpFailOut);

@@ -51,7 +51,7 @@ impl Connection {
         }
     }
 
-    fn reset_all(&mut self, with: ResetWith, conns: &mut ConnTable, env: &mut Env<'_>) {
+    pub(crate) fn reset_all(&mut self, with: ResetWith, conns: &mut ConnTable, env: &mut Env<'_>) {
         for subflow in &mut self.subflows {
             if subflow.phase != Phase::Aborted {
                 subflow.phase = Phase::Aborted;
@@ -99,7 +99,7 @@ impl Connection {
         self.reset_by_peer(env);
     }
 
-    fn reset_by_peer(&mut self, env: &mut Env<'_>) {
+    pub(crate) fn reset_by_peer(&mut self, env: &mut Env<'_>) {
         if !self.over {
             self.outcome |= HalfOutcome::RESET;
             self.event(Event::Reset);

@@ -114,6 +114,34 @@ fn with_one_subflow_a_changed_byte_makes_both_fall_back() {
 }
 
 #[test]
+fn a_checksum_failure_while_a_join_is_under_way_never_gives_data_twice() {
+    let checksum = MptcpConfig { checksum: true, ..MptcpConfig::default() };
+    for seed in 0..10 {
+        let mut pair = Pair::new(seed, vec![Path::clean(10), Path::clean(12)], [checksum; 2]);
+        // The server never hears of the join, and takes the first subflow for the only one. The last segment is changed, so
+        // that only one ACK tells of it.
+        let (mut passed, mut left) = (0, 1);
+        pair.meddler = Some(Box::new(move |path, from, _, payload| {
+            passed += if from == 0 { payload.len() } else { 0 };
+            if from == 0 && left > 0 && passed >= 60_000 {
+                payload[0] ^= 1;
+                left -= 1;
+            }
+            path == 0
+        }));
+        // What it gets is what came until then: the changed byte and no more than was sent.
+        pair.hosts[1].tolerates = 1;
+        pair.hosts[1].closes = false;
+        pair.hosts[0].to_write = 60_000;
+        let ended = pair.run(MINUTE * 3, |pair| pair.all_closed());
+        assert!(ended, "{}", pair.status());
+        assert!(pair.hosts[1].read <= 60_000, "{} bytes of 60000", pair.hosts[1].read);
+        assert_eq!(pair.counter(0, Counter::MptcpFailIn), 1);
+        pair.audit();
+    }
+}
+
+#[test]
 fn the_infinite_mapping_is_said_until_it_has_arrived() {
     let mut pair = pair(3, vec![Path::clean(10)]);
     pair.trace = Some(Vec::new());
