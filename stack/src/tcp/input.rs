@@ -158,13 +158,16 @@ impl Conn<'_> {
         } else {
             self.challenge(now, env);
         }
-        // RFC 9293 §3.10.7.4: with a zero window valid ACKs are still taken.
-        if segment.flags.contains(TcpFlags::ACK)
-            && self.hot.state.is_synchronized()
-            && segment.ack.after(self.hot.snd_una)
-            && segment.ack.at_or_before(self.hot.snd_nxt)
-        {
-            outcome |= self.on_acknowledgment(now, segment, env);
+        let news = segment.ack.distance_from(self.hot.snd_una);
+        let valid = segment.flags.contains(TcpFlags::ACK) && news <= self.hot.snd_nxt.distance_from(self.hot.snd_una);
+        if valid && self.hot.state.is_synchronized() {
+            // RFC 1122 §4.2.3.6: whoever probes our closed window is there, and need not be asked.
+            self.cold.heard_at = now;
+            self.cold.keepalives = 0;
+            if news > 0 {
+                // RFC 9293 §3.10.7.4: with a zero window valid ACKs are still taken.
+                outcome |= self.on_acknowledgment(now, segment, env);
+            }
         }
         self.schedule_ack(now);
         self.arm(now);
