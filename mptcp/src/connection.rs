@@ -15,7 +15,7 @@ use mimbox_stack::{
 use crate::config::{LastReset, MptcpConfig};
 use crate::dsn::{Dsn, Width};
 use crate::event::{Event, HalfOutcome};
-use crate::fallback::Fallback;
+use crate::fallback::{Fallback, Reason};
 use crate::key::{self, Derived, KeyPair, Version};
 use crate::limits::{HOLDER_BITS, MAX_DATA_RTO, MAX_EVENTS, MIN_DATA_RTO};
 use crate::option::{CapableSyn, ResetReason, Signals, TcpReset};
@@ -422,6 +422,10 @@ impl Connection {
                 }
             }
             None => self.on_own_timers(now, conns, env),
+            if self.peer_fell_back_unheard(index) {
+                self.fall_back(index, Reason::NoOption, conns, env);
+                self.take_plain(index, &mut RxQueue::new(), out, env);
+            }
         }
         self.close_once_told(now, conns, env);
         std::mem::take(&mut self.outcome)

@@ -43,11 +43,14 @@ pub(crate) enum Fallback {
 }
 
 impl Fallback {
-    /// True when the next segment carries the infinite mapping; `end` is its end if it takes sequence space.
-    pub(crate) fn says_infinite(&mut self, end: Option<SeqNum>) -> bool {
+    /// True when the next segment carries the infinite mapping; `end` is its end if it takes sequence space. A segment that
+    /// is sent `again` may have arrived before, and then nobody reads what it says now.
+    pub(crate) fn says_infinite(&mut self, end: Option<SeqNum>, again: bool) -> bool {
         match (self, end) {
             (Self::SayInfinite { said_to, .. }, Some(end)) => {
-                said_to.get_or_insert(end);
+                if !again {
+                    said_to.get_or_insert(end);
+                }
                 true
             }
             (Self::SayInfinite { on_acks, .. }, None) if *on_acks > 0 => {
@@ -237,6 +240,19 @@ impl Connection {
     pub(crate) fn infinite_start(&self, index: usize) -> (Dsn, u32) {
         let subflow = &self.subflows[index];
         (self.snd.una.min(self.snd.nxt), subflow.last_una.distance_from(subflow.snd_origin))
+    }
+
+    /// True when the FIN of the only subflow there ever was ends a connection whose peer has fallen back, though its
+    /// infinite mapping was lost: there is data before the FIN that has no mapping and can get none any more, or its last
+    /// acknowledgments of our data had no DATA_ACK. A peer that only closes a subflow goes on with its options.
+    pub(crate) fn peer_fell_back_unheard(&self, index: usize) -> bool {
+        let subflow = &self.subflows[index];
+        matches!(self.mode, Mode::Multipath)
+            && self.may_fall_back()
+            && self.rcv.fin.is_none()
+            && subflow.is_initial()
+            && subflow.phase == Phase::Open
+            && (subflow.mapper.pending_frames() > 0 || subflow.bare_acks)
     }
 
     /// True when a data-level timeout shows that options do not pass on the only subflow there ever was: what is sent there

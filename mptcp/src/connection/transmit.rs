@@ -477,7 +477,7 @@ impl Connection {
         if out.payload.is_none() && !self.subflows[index].signals.is_empty() {
             let signal = self.subflows[index].signals.remove(0);
             signal.emit(&mut out.upper);
-        } else if state.says_infinite((len > 0).then(|| out.seq + len)) {
+        } else if state.says_infinite((len > 0).then(|| out.seq + len), out.retransmit) {
             self.mode = Mode::Plain(state);
             let (dsn, ssn) = self.infinite_start(index);
             let checksum = self.checksum.then_some(0);
