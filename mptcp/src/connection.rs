@@ -7,9 +7,10 @@
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
+use mimbox_stack::limits::{COALESCED, SMALL_SEGMENT};
 use mimbox_stack::tcp::{Conn, ConnId, ConnTable, Outcome};
 use mimbox_stack::{
-    Counter, Duration, Env, FlowKey, FrameId, Instant, Outgoing, Ring, RxQueue, SegmentIn, TcpFlags, TxSegment,
+    Counter, Duration, Env, FlowKey, FrameId, Instant, Outgoing, Ring, RxQueue, SegmentIn, SeqNum, TcpFlags, TxSegment,
 };
 
 use crate::config::{LastReset, MptcpConfig};
@@ -305,18 +306,20 @@ impl Connection {
         out: &mut RxQueue,
         env: &mut Env<'_>,
     ) -> HalfOutcome {
-        let (Some(index), Some(mut conn)) = (self.index_of(id), conns.get(id)) else {
+        let (Some(index), Some(conn)) = (self.index_of(id), conns.get(id)) else {
             if let Some(frame) = frame {
                 env.pool.release(frame);
             }
             return HalfOutcome::empty();
         };
-        if self.overtakes_keys(segment) {
+        let beyond_gap = frame.is_some() && segment.seq.after(conn.rcv_nxt());
+        let crowded = beyond_gap && self.is_crowded(index, segment.seq, conns, env);
+        let Some(mut conn) = conns.get(id).filter(|_| !crowded && !self.overtakes_keys(segment)) else {
             if let Some(frame) = frame {
                 env.pool.release(frame);
             }
             return HalfOutcome::empty();
-        }
+        };
         let before = out.len();
         let result = conn.on_segment(now, segment, frame, out, env);
         self.dirty = true;
@@ -346,6 +349,27 @@ impl Connection {
         self.note_conn_end(now, index, result, conns, env);
         self.close_once_told(now, conns, env);
         std::mem::take(&mut self.outcome)
+    }
+
+    /// True when there is no room for a segment of subflow `index` beyond a gap, at `seq`: all subflows together keep as
+    /// much there as the connection may. One subflow's own limit is of no use where a peer opens eight. What lies further
+    /// beyond makes room, as within a subflow.
+    #[cold]
+    fn is_crowded(&self, index: usize, seq: SeqNum, conns: &mut ConnTable, env: &mut Env<'_>) -> bool {
+        let mut kept = 0;
+        for subflow in &self.subflows {
+            kept += subflow.mapper.pending_frames() as u32;
+            kept += conns.get(subflow.id).map_or(0, |conn| conn.ooo_frames());
+        }
+        if self.subflows.len() < 2 || kept < u32::from(self.config.max_reorder_frames) {
+            return false;
+        }
+        let subflow = self.subflows.get(index).and_then(|subflow| conns.get(subflow.id));
+        if subflow.is_some_and(|mut conn| conn.give_up_beyond(seq, env)) {
+            return false;
+        }
+        env.counters.inc(Counter::TcpNoBuffer);
+        true
     }
 
     fn read_signals(&self, segment: &SegmentIn, env: &mut Env<'_>) -> Signals {
@@ -398,6 +422,10 @@ impl Connection {
         }
         self.take_payload(now, index, fresh, conns, out, env);
         if result.contains(Outcome::FIN) {
+            if self.peer_fell_back_unheard(index) {
+                self.fall_back(index, Reason::NoOption, conns, env);
+                self.take_plain(index, &mut RxQueue::new(), out, env);
+            }
             self.on_subflow_fin(index, conns);
         }
     }
@@ -422,10 +450,6 @@ impl Connection {
                 }
             }
             None => self.on_own_timers(now, conns, env),
-            if self.peer_fell_back_unheard(index) {
-                self.fall_back(index, Reason::NoOption, conns, env);
-                self.take_plain(index, &mut RxQueue::new(), out, env);
-            }
         }
         self.close_once_told(now, conns, env);
         std::mem::take(&mut self.outcome)
@@ -485,6 +509,16 @@ impl Connection {
         segment.dsn = self.snd.nxt.0;
         set_holders(&mut segment, 0);
         self.snd.nxt += u64::from(segment.len);
+        let waits = self.snd.retained.len() > self.snd.next;
+        if segment.len < SMALL_SEGMENT
+            && let Some(last) = self.snd.retained.back_mut().filter(|_| waits)
+            && last.absorb(&segment, COALESCED, env.pool)
+        {
+            env.counters.inc(Counter::TcpCoalesced);
+            env.pool.release(segment.frame);
+            self.dirty = true;
+            return;
+        }
         self.snd.retained.push_back(segment, env.tx_rings);
         self.dirty = true;
     }
@@ -591,6 +625,14 @@ impl Connection {
     /// True when [`Connection::poll_event`] has one.
     pub fn has_event(&self) -> bool {
         !self.events.is_empty()
+    }
+
+    /// Shows every frame that the data level holds, those of the subflows' connections left out. For audits and
+    /// simulations.
+    pub fn frames(&self, visit: &mut dyn FnMut(&FrameId)) {
+        self.snd.retained.iter().for_each(|segment| visit(&segment.frame));
+        self.rcv.reorder.frames(visit);
+        self.subflows.iter().for_each(|subflow| subflow.mapper.frames(visit));
     }
 
     /// Takes the next event.

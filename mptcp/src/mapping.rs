@@ -3,7 +3,8 @@
 
 use std::collections::VecDeque;
 
-use mimbox_stack::{Env, Ring, RxQueue, RxSegment, SeqNum, checksum};
+use mimbox_stack::limits::{COALESCED, SMALL_SEGMENT};
+use mimbox_stack::{Counter, Env, FrameId, Ring, RxQueue, RxSegment, SeqNum, checksum};
 
 use crate::dsn::Dsn;
 use crate::limits::{MAX_MAPPINGS, MAX_UNMAPPED_FRAMES};
@@ -212,6 +213,17 @@ impl Mapper {
                     continue;
                 }
             }
+            // Parts of a mapping that is verified whole wait until all are there, however small they come.
+            let belongs = |known: &Mapping| known.start.before(segment.seq) && known.end().at_or_after(segment.end());
+            if segment.len < SMALL_SEGMENT
+                && self.mappings.front().is_some_and(belongs)
+                && let Some(last) = self.pending.back_mut()
+                && last.absorb(&segment, COALESCED, env.pool)
+            {
+                env.counters.inc(Counter::TcpCoalesced);
+                env.pool.release(segment.frame);
+                continue;
+            }
             self.pending.push_back(segment, env.rx_rings);
         }
         if self.pending.is_empty() { Ok(()) } else { self.map_pending(out, env) }
@@ -293,6 +305,11 @@ impl Mapper {
     /// Frames that wait for a mapping or for the rest of one.
     pub(crate) fn pending_frames(&self) -> usize {
         self.pending.len()
+    }
+
+    /// Shows the frame of each segment that waits.
+    pub(crate) fn frames(&self, visit: &mut dyn FnMut(&FrameId)) {
+        self.pending.iter().for_each(|segment| visit(&segment.frame));
     }
 
     /// Hands everything that waits out as it is, for a connection that has fallen back to TCP.

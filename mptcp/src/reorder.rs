@@ -1,6 +1,7 @@
 //! The data-level out-of-order queue: payload that arrived on one subflow before what precedes it on another.
 
-use mimbox_stack::{Env, Ring, RxSegment};
+use mimbox_stack::limits::{COALESCED, SMALL_SEGMENT};
+use mimbox_stack::{Counter, Env, FrameId, Ring, RxSegment};
 
 use crate::dsn::Dsn;
 use crate::pieces;
@@ -80,6 +81,16 @@ impl ReorderQueue {
             }
             self.take(at, env);
         }
+        if segment.len < SMALL_SEGMENT
+            && let Some(before) = at.checked_sub(1).and_then(|index| self.queue.get_mut(index))
+            && end(before) == Dsn(segment.dsn)
+            && before.absorb(&segment, COALESCED, env.pool)
+        {
+            env.counters.inc(Counter::TcpCoalesced);
+            self.bytes += u64::from(segment.len);
+            env.pool.release(segment.frame);
+            return Inserted::New;
+        }
         if self.queue.len() >= limit && !self.evict_after(at, env) {
             env.pool.release(segment.frame);
             return Inserted::Full;
@@ -127,6 +138,11 @@ impl ReorderQueue {
             }
             return Some(first);
         }
+    }
+
+    /// Shows the frame of each segment.
+    pub(crate) fn frames(&self, visit: &mut dyn FnMut(&FrameId)) {
+        self.queue.iter().for_each(|segment| visit(&segment.frame));
     }
 
     /// Releases every frame.

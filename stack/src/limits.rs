@@ -34,6 +34,13 @@ pub const MIN_MTU_V6: u32 = 1280;
 pub const MAX_ICMPV4_ERROR: usize = 576;
 /// The longest ICMPv6 error, from its IP header on (RFC 4443 §2.4 (c)).
 pub const MAX_ICMPV6_ERROR: usize = 1280;
+/// Small segments that wait are put together up to so many bytes, whatever the segment size that they are sent with: what
+/// counts is how well their frames are filled.
+pub const COALESCED: u16 = 1_400;
+/// Segments below this size are small: a queue that has no smaller ones fills a quarter of its frames.
+pub const SMALL_SEGMENT: u16 = COALESCED / 4;
+/// Fewer segments than this are not worth putting together.
+pub const COALESCE_FROM: u32 = 64;
 /// Nanoseconds of one tick of the timing wheel.
 pub const TICK_NANOS: u64 = 1_000_000;
 /// Levels of the timing wheel, 64 slots each.
@@ -47,6 +54,8 @@ const _: () = assert!(MAX_HEADERS <= PAYLOAD_OFFSET);
 const _: () = assert!(PAYLOAD_OFFSET <= RX_HEADROOM);
 // An Ethernet MTU of 1500 fits a small frame behind the room for reception.
 const _: () = assert!(RX_HEADROOM + ETHERNET_HEADER + VLAN_TAG + 1500 <= MIN_FRAME_SIZE);
+// Coalesced payload fits behind the room for reception and the headers that came before it.
+const _: () = assert!(RX_HEADROOM + MAX_HEADERS + COALESCED as usize <= MIN_FRAME_SIZE);
 const _: () = assert!(MAX_FRAME_SIZE <= u16::MAX as usize);
 const _: () = assert!(PAYLOAD_OFFSET + MAX_ICMPV6_ERROR <= MIN_FRAME_SIZE);
 const _: () = assert!(MAX_OPTION_BYTES == 40 && MAX_OPTION_BYTES.is_multiple_of(4));

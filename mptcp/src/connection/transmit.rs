@@ -1,5 +1,6 @@
 //! What is sent: data put on subflows, and the options that go with every segment.
 
+use mimbox_stack::limits::{COALESCE_FROM, SMALL_SEGMENT};
 use mimbox_stack::options::MAX_OPTION_BYTES;
 use mimbox_stack::tcp::{ConnId, ConnTable};
 use mimbox_stack::{Env, Instant, Outgoing, SeqNum, TcpFlags, TxFlags, TxSegment};
@@ -148,6 +149,9 @@ impl Connection {
             if end.after(self.snd.edge) && self.mode == Mode::Multipath {
                 return self.unblock_window(now, &mut candidates, conns, env);
             }
+            if len < u32::from(SMALL_SEGMENT) && self.is_thin(&candidates, conns) {
+                return;
+            }
             let window = self.snd.edge.saturating_distance_from(self.snd.una);
             let Some(pick) = self.scheduler.pick(&candidates, len, window) else { return };
             let at = self.snd.next;
@@ -165,6 +169,23 @@ impl Connection {
         }
         // More fits: the rest goes in the next step.
         self.dirty = true;
+    }
+
+    /// True when what is in flight takes many frames and fills less than a quarter of them. A small segment waits then
+    /// until the peer has acknowledged some of it, or until it is no longer small: in flight no frame can be put together
+    /// with its neighbour, since the subflow and the data level share it.
+    fn is_thin(&self, candidates: &Candidates, conns: &mut ConnTable) -> bool {
+        let thin =
+            |frames: u32, bytes: u64| frames >= COALESCE_FROM && bytes < u64::from(frames) * u64::from(SMALL_SEGMENT);
+        // What a subflow has yet to hear of may be acknowledged at data level already, and keeps its frames.
+        let on_subflow = |candidate: &Candidate| {
+            let conn = self.subflows.get(candidate.index).and_then(|subflow| conns.get(subflow.id));
+            conn.is_some_and(|conn| {
+                let bytes = conn.snd_end().saturating_distance_from(conn.snd_una());
+                thin(conn.queued_frames(), u64::from(bytes))
+            })
+        };
+        thin(self.snd.next as u32, self.snd.sent.distance_from(self.snd.una)) || candidates.iter().any(on_subflow)
     }
 
     /// RFC 6824 §3.1: in version 0 the third packet must show both keys, for which a data segment has no room.

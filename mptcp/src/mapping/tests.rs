@@ -62,6 +62,20 @@ impl Fixture {
 }
 
 #[test]
+fn single_bytes_of_a_summed_mapping_share_frames_until_it_is_whole() {
+    let mut fixture = Fixture::new();
+    fixture.declare(Fixture::summed(1, 4_000)).expect("a mapping");
+    for _ in 1..4_000 {
+        fixture.arrive(1).expect("a part of the mapping");
+    }
+    assert!(fixture.world.pool.in_use() <= 3, "{} frames", fixture.world.pool.in_use());
+    assert_eq!(fixture.next_out, 0, "nothing goes on before all of it is verified");
+    fixture.arrive(1).expect("the checksum matches");
+    assert_eq!(fixture.next_out, 4_000);
+    fixture.finish();
+}
+
+#[test]
 fn the_dss_checksum_of_a_lone_data_fin_covers_the_pseudo_header_only() {
     // 0x0102 + 0x0304 + 0x0506 + 0x0708 + 0 + 0 + 1 = 0x1015, inverted.
     assert_eq!(dss_checksum(Dsn(0x0102_0304_0506_0708), 0, 1, 0), !0x1015);

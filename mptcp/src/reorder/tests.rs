@@ -35,6 +35,18 @@ fn a_hole_holds_back_what_follows_it() {
 }
 
 #[test]
+fn single_bytes_beyond_a_hole_share_frames() {
+    let (mut queue, mut world) = (ReorderQueue::default(), World::new(64));
+    for dsn in 101..3_000 {
+        assert_eq!(put(&mut queue, &mut world, dsn, 1, 8), Inserted::New);
+    }
+    assert_eq!((queue.len(), queue.bytes(), world.pool.in_use()), (3, 2_899, 3));
+    put(&mut queue, &mut world, 100, 1, 8);
+    assert_eq!(drain(&mut queue, &mut world, 100), 3_000);
+    assert_eq!(world.pool.in_use(), 0);
+}
+
+#[test]
 fn a_full_queue_gives_up_its_highest_segment_for_a_lower_one() {
     let (mut queue, mut world) = (ReorderQueue::default(), World::new(8));
     put(&mut queue, &mut world, 100, 10, 2);

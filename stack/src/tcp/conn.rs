@@ -13,6 +13,8 @@ use super::undo::{Frto, Undo};
 use super::{CcKind, ConnSetup, Coupling, Opening, State, SynSeen, TcpConfig};
 use crate::counters::Counter;
 use crate::env::Env;
+use crate::frame::FrameId;
+use crate::limits::COALESCED;
 use crate::segment::{TxFlags, TxSegment};
 use crate::seq::SeqNum;
 use crate::time::{Duration, Instant};
@@ -342,8 +344,10 @@ impl Conn<'_> {
         segment.flags &= TxFlags::MAPPED | TxFlags::PUSH;
         segment.retransmits = 0;
         hot.snd_end += u32::from(segment.len);
-        if segment.len < hot.smss / 4 {
-            let saved = cold.ring.push_small(segment, hot.smss, env);
+        // A peer that takes small segments only costs no more frames than any other.
+        let limit = hot.smss.max(COALESCED);
+        if segment.len < limit / 4 {
+            let saved = cold.ring.push_small(segment, limit, env);
             return env.counters.add(Counter::TcpCoalesced, u64::from(saved));
         }
         cold.ring.push(segment, env);
@@ -372,6 +376,12 @@ impl Conn<'_> {
         self.hot.ack_at = Instant::MAX;
         self.cold.reorder_at = Instant::MAX;
         self.cold.linger_at = Instant::MAX;
+    }
+
+    /// Shows every frame that it holds, one that several segments share several times. For audits and simulations.
+    pub fn frames(&self, visit: &mut dyn FnMut(&FrameId)) {
+        self.cold.ring.frames(visit);
+        self.cold.ooo.frames(visit);
     }
 
     /// Releases every frame.

@@ -8,15 +8,15 @@ use super::{Outcome, State};
 use crate::counters::Counter;
 use crate::env::Env;
 use crate::frame::FrameId;
+use crate::limits::COALESCED;
 use crate::options::{SackBlock, SackBlocks};
 use crate::ring::Ring;
 use crate::segment::{RxQueue, RxSegment};
 use crate::seq::SeqNum;
 use crate::wire::{SegmentIn, TcpFlags};
 
-/// Segments of at most so many bytes are copied behind their neighbour, up to so many bytes together.
+/// Segments of at most so many bytes are copied behind their neighbour.
 const SMALL: u16 = 256;
-const MERGED: u16 = 1_400;
 
 /// Most acknowledgments that one batch of segments beyond a gap is answered with, for peers that count duplicates: three
 /// show the loss, the others that segments leave the network.
@@ -51,6 +51,11 @@ impl OutOfOrder {
     #[inline]
     pub(super) fn is_quiet(&self) -> bool {
         self.ring.is_empty() && self.fin_at.is_none()
+    }
+
+    /// Shows the frame of each segment.
+    pub(super) fn frames(&self, visit: &mut dyn FnMut(&FrameId)) {
+        self.ring.iter().for_each(|segment| visit(&segment.frame));
     }
 
     /// Releases everything.
@@ -168,7 +173,7 @@ impl OutOfOrder {
             return false;
         }
         let Some(before) = index.checked_sub(1).and_then(|before| self.ring.get_mut(before)) else { return false };
-        let fits = before.end() == segment.seq && before.absorb(segment, MERGED, env.pool);
+        let fits = before.end() == segment.seq && before.absorb(segment, COALESCED, env.pool);
         if fits {
             env.counters.inc(Counter::TcpCoalesced);
             self.remember(segment.seq, segment.end());
@@ -372,6 +377,17 @@ impl Conn<'_> {
 }
 
 impl Conn<'_> {
+    /// Gives up the highest segment beyond a gap if it lies beyond `seq` (RFC 2018 §8). For an owner that keeps several
+    /// connections within one limit.
+    pub fn give_up_beyond(&mut self, seq: SeqNum, env: &mut Env<'_>) -> bool {
+        let ooo = &mut self.cold.ooo;
+        let beyond = ooo.ring.back().is_some_and(|last| seq.before(last.seq));
+        if beyond {
+            ooo.evict_highest(env);
+        }
+        beyond
+    }
+
     /// A segment of old data only: the next ACK reports it (RFC 2883 §4.1).
     pub(super) fn report_duplicate(&mut self, segment: &SegmentIn) {
         let len = u32::from(segment.payload_len);

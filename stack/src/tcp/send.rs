@@ -5,14 +5,14 @@ use arrayvec::ArrayVec;
 use super::cc::RateEstimator;
 use crate::checksum;
 use crate::env::Env;
+use crate::frame::FrameId;
+use crate::limits::COALESCE_FROM;
 use crate::options::SackBlock;
 use crate::ring::Ring;
 use crate::segment::{TxFlags, TxSegment};
 use crate::seq::SeqNum;
 use crate::time::Instant;
 
-/// Fewer segments than this are not worth putting together.
-const COMPACT_FROM: u32 = 64;
 /// What two segments must have in common to become one.
 const STATE: TxFlags = TxFlags::SENT.union(TxFlags::SACKED).union(TxFlags::LOST).union(TxFlags::MAPPED);
 
@@ -152,21 +152,26 @@ impl SendRing {
             return 1;
         }
         self.push(segment, env);
-        let frames = self.ring.len() as u32;
-        if frames < self.compact_at.max(COMPACT_FROM) {
+        let before = self.ring.len() as u32;
+        if before < self.compact_at.max(COALESCE_FROM) || !self.is_thin(limit, env) {
             return 0;
         }
+        self.compact(limit, env);
+        let left = self.ring.len() as u32;
+        self.compact_at = left + left / 4;
+        before - left
+    }
+
+    /// DESIGN: a queue whose payload fills less than a quarter of its frames, or half when frames are short.
+    fn is_thin(&self, limit: u16, env: &Env<'_>) -> bool {
         let bytes = self.ring.iter().map(|segment| u64::from(segment.len)).sum::<u64>();
-        let room = u64::from(frames) * u64::from(limit);
-        // DESIGN: a queue whose payload fills less than a quarter of its frames, or half when frames are short.
+        let room = self.ring.len() as u64 * u64::from(limit);
         let short = env.pool.available() < env.pool.total() / SHORT_SHARE;
-        let saved = if bytes * 4 < room || short && bytes * 2 < room { self.compact(limit, env) } else { 0 };
-        self.compact_at = 2 * self.ring.len() as u32;
-        saved
+        bytes * 4 < room || short && bytes * 2 < room
     }
 
     /// Puts neighbours together that fit one segment of `limit` bytes and are in the same state.
-    fn compact(&mut self, limit: u16, env: &mut Env<'_>) -> u32 {
+    fn compact(&mut self, limit: u16, env: &mut Env<'_>) {
         let before = self.ring.len();
         let mut held: Option<TxSegment> = None;
         let mut kept = 0;
@@ -195,7 +200,6 @@ impl SendRing {
             self.ring.push_back(done, env.tx_rings);
         }
         self.lost_hint = 0;
-        (before - self.ring.len()) as u32
     }
 
     /// Marks the first unsent segment as sent at `now`, with `in_flight` bytes out before it.
@@ -422,6 +426,11 @@ impl SendRing {
         }
         env.counters.inc(crate::Counter::TxSplits);
         self.ring.insert(index + 1, tail, env.tx_rings);
+    }
+
+    /// Shows the frame of each segment.
+    pub(super) fn frames(&self, visit: &mut dyn FnMut(&FrameId)) {
+        self.ring.iter().for_each(|segment| visit(&segment.frame));
     }
 
     /// Releases everything.

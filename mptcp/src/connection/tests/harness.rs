@@ -516,6 +516,10 @@ impl Pair {
             let arrival = self.flying.keys().next().map(|key| key.0);
             let timers = [self.next_timer(0), self.next_timer(1), Some(self.join_at)];
             let Some(next) = timers.into_iter().flatten().chain(arrival).min() else { return false };
+            if next > end {
+                self.now = end;
+                return false;
+            }
             self.now = self.now.max(next);
             while let Some(entry) = self.flying.first_entry().filter(|entry| entry.key().0 <= self.now) {
                 let (to, path, packet) = entry.remove();

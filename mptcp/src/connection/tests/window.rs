@@ -91,3 +91,29 @@ fn data_on_a_subflow_that_becomes_backup_goes_by_another() {
     assert!(pair.counter(1, Counter::MptcpReinjections) > 0);
     pair.audit();
 }
+
+/// The most frames that the sender's data level holds while `bytes` are written one by one.
+fn most_frames_of_single_bytes(space: u32, bytes: u64) -> u32 {
+    let mut pair = Pair::new(11, vec![Path::clean(50)], [MptcpConfig::default(); 2]);
+    pair.hosts[1].chunk = 1;
+    pair.hosts[1].backlog = 1_000_000;
+    pair.hosts[0].space = space;
+    let mut most = 0;
+    for step in 1..=bytes / 10 {
+        // Ten bytes every millisecond, as they come from a peer that sends each in a segment of its own.
+        pair.hosts[1].to_write += 10;
+        pair.hosts[1].closes = step == bytes / 10;
+        pair.run(MINUTE, |pair| pair.hosts[1].to_write == 0);
+        pair.run(Duration::from_millis(1), |_| false);
+        most = most.max(pair.hosts[1].world.pool.in_use());
+    }
+    assert!(pair.run(MINUTE * 5, |pair| pair.hosts[0].read == bytes), "{}", pair.status());
+    most
+}
+
+#[test]
+fn single_bytes_in_flight_take_no_frame_each() {
+    // 100 ms of round trip at ten bytes a millisecond are a thousand bytes in flight.
+    let most = most_frames_of_single_bytes(1 << 20, 30_000);
+    assert!(most < 100, "{most} frames");
+}

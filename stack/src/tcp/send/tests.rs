@@ -250,6 +250,36 @@ impl Bench {
     }
 }
 
+impl Bench {
+    /// Single bytes are queued and sent at once, until so many stand in the ring.
+    fn single_bytes(&mut self, count: u32) {
+        for place in 0..count {
+            let frame = self.pool.alloc().expect("a frame");
+            let segment = TxSegment {
+                dsn: 0,
+                frame,
+                seq: self.iss + place,
+                sent_us: 0,
+                offset: 300,
+                len: 1,
+                sum: 0,
+                flags: TxFlags::empty(),
+                retransmits: 0,
+            };
+            self.on_ring(|ring, env| ring.push_small(segment, 1_400, env));
+            self.ring.mark_sent(self.now, 0);
+        }
+    }
+}
+
+#[test]
+fn single_bytes_in_flight_are_put_together() {
+    let mut bench = Bench::new(0);
+    bench.single_bytes(20_000);
+    assert!(bench.pool.in_use() < 150, "{} frames", bench.pool.in_use());
+    bench.on_ring(|ring, env| ring.clear(env));
+}
+
 fn stream(place: u32) -> u8 {
     (place * 31 + place / 256) as u8
 }
