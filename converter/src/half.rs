@@ -255,6 +255,18 @@ impl Half {
         self.connections().filter_map(|id| conns.get(id).map(|conn| rtt(&conn))).max().unwrap_or_default()
     }
 
+    /// Shows every frame that the half holds, one that stands in several places several times.
+    pub(crate) fn frames(&self, conns: &mut ConnTable, visit: &mut dyn FnMut(&FrameId)) {
+        for id in self.connections() {
+            if let Some(conn) = conns.get(id) {
+                conn.frames(visit);
+            }
+        }
+        if let Self::Mptcp(mptcp) = self {
+            mptcp.frames(visit);
+        }
+    }
+
     /// The next event of an MPTCP half.
     pub(crate) fn poll_event(&mut self) -> Option<Event> {
         match self {

@@ -22,8 +22,21 @@ pub trait Operated: Engine {
     /// What would be waited for in vain: data whose timer is not set, a deadline for which nothing wakes the engine. For
     /// simulations, which ask for it all the time; `None` in an engine that works.
     fn timer_fault(&mut self, now: Instant) -> Option<String>;
+    /// The conversion that holds the most frames, if there is any. For simulations.
+    fn heaviest(&mut self) -> Option<Heaviest>;
     /// Lets go of every frame that the engine still holds, without sending anything, so that the pool can be audited.
     fn release_all(&mut self, now: Instant);
+}
+
+/// A conversion and the frames that it holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Heaviest {
+    /// The conversion's number.
+    pub conversion: u64,
+    /// Frames that it holds, each counted once.
+    pub frames: u32,
+    /// Frames that no conversion may hold more of.
+    pub limit: u32,
 }
 
 /// Everything that `mimbox stats` shows.

@@ -6,7 +6,7 @@ use mimbox_dataplane::Engine;
 use mimbox_stack::{Counter, FlowKey, Instant};
 
 use crate::conversion::{Conversion, ConversionId, Side};
-use crate::metrics::{ConnectionList, ConnectionRow, ConversionCounts, Operated, Snapshot, SubflowRow};
+use crate::metrics::{ConnectionList, ConnectionRow, ConversionCounts, Heaviest, Operated, Snapshot, SubflowRow};
 use crate::shard::Shard;
 
 impl Operated for Shard {
@@ -47,6 +47,26 @@ impl Operated for Shard {
             }
             None
         })
+    }
+
+    fn heaviest(&mut self) -> Option<Heaviest> {
+        let limit = self.settings.windows.most_frames();
+        let mut held = Vec::new();
+        let mut heaviest: Option<Heaviest> = None;
+        for id in self.conversions.ids() {
+            let Some(conversion) = self.conversions.get(id) else { continue };
+            held.clear();
+            for side in Side::BOTH {
+                conversion.half(side).frames(&mut self.conns, &mut |frame| held.push(frame.index()));
+            }
+            held.sort_unstable();
+            held.dedup();
+            let frames = held.len() as u32;
+            if heaviest.is_none_or(|before| frames > before.frames) {
+                heaviest = Some(Heaviest { conversion: id.number(), frames, limit });
+            }
+        }
+        heaviest
     }
 
     fn release_all(&mut self, now: Instant) {

@@ -33,7 +33,19 @@ const SLACK_FRAMES: u64 = 16;
 /// What is granted beyond the target is taken back by this part each round trip.
 const DECAY: u32 = 16;
 
+/// What a direction takes for each frame of its window when its segments are small: they are put together until payload
+/// fills a quarter of the frames, give or take what comes between two such efforts, and two frames more while they wait for
+/// what is missing before them, on a subflow and at data level.
+const FRAMES_PER_WINDOW_FRAME: u32 = 8;
+/// So many small segments are not worth putting together.
+const SMALL_CHANGE: u32 = 64;
+
 impl WindowLimits {
+    /// Frames that a conversion never holds more of, both directions together, whatever its peers send.
+    pub(crate) fn most_frames(&self) -> u32 {
+        2 * (self.ceiling_frames.saturating_mul(FRAMES_PER_WINDOW_FRAME).saturating_add(SMALL_CHANGE))
+    }
+
     /// Frames that one direction may hold while the pool is as it is now.
     fn limit(&self, granted: u32, pool: &FramePool) -> u32 {
         granted.min(pool.available() / SHARE_OF_FREE).clamp(self.floor_frames, self.ceiling_frames)

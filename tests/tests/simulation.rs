@@ -67,6 +67,12 @@ fn a_window_too_small_for_its_scale_is_not_told_without_end() {
 }
 
 #[test]
+fn adversaries_break_nobody_elses_connection() {
+    let totals = all_hold("adversaries", 16, 40);
+    assert!(totals.adversaries > 100 && totals.mischief.iter().all(|&times| times > 0), "{totals}");
+}
+
+#[test]
 fn hosts_without_a_box_between_them() {
     all_hold("tcp-direct", 10, 60);
     all_hold("mptcp-direct", 10, 60);

@@ -71,6 +71,9 @@ impl Operated for Keeper {
     fn connections(&mut self, _: Instant, limit: usize) -> ConnectionList {
         ConnectionList { total: limit as u64, connections: Vec::new() }
     }
+    fn heaviest(&mut self) -> Option<crate::metrics::Heaviest> {
+        None
+    }
     fn timer_fault(&mut self, _: Instant) -> Option<String> {
         None
     }

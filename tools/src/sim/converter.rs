@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use mimbox_converter::metrics::Heaviest;
 use mimbox_dataplane::Recorder;
 use mimbox_stack::limits::RX_HEADROOM;
 use mimbox_stack::{Counter, Duration, FrameId, Instant, PortId, Rng, RxFrame};
@@ -22,6 +23,33 @@ struct Sent {
     frame: FrameId,
 }
 
+/// Counts what conversions hold, and keeps the first that held more than it may.
+#[derive(Debug, Default)]
+struct FrameWatch {
+    next: Instant,
+    most: u32,
+    complaint: Option<String>,
+}
+
+impl FrameWatch {
+    fn look(&mut self, now: Instant, options: &BoxOptions, heaviest: impl FnOnce() -> Option<Heaviest>) {
+        if now < self.next || self.complaint.is_some() {
+            return;
+        }
+        self.next = now + options.count_every;
+        let Some(heaviest) = heaviest() else { return };
+        let Heaviest { conversion, frames, .. } = heaviest;
+        self.most = self.most.max(frames);
+        // What a TX ring still reads cannot be put together with its neighbours.
+        let limit = options.most_frames.unwrap_or(heaviest.limit + options.ring);
+        if frames > limit {
+            let at = now.as_millis();
+            let what = format!("at {at} ms conversion {conversion} holds {frames} frames, more than {limit}");
+            self.complaint = Some(what);
+        }
+    }
+}
+
 /// The box.
 pub(crate) struct Converter<E> {
     engine: E,
@@ -38,6 +66,7 @@ pub(crate) struct Converter<E> {
     /// Frames lost because a fill ring was empty.
     starved: u64,
     watch: TimerWatch,
+    frames: FrameWatch,
 }
 
 impl<E: Subject> Converter<E> {
@@ -65,6 +94,7 @@ impl<E: Subject> Converter<E> {
             recorder,
             starved: 0,
             watch: TimerWatch::default(),
+            frames: FrameWatch::default(),
         };
         made.refill();
         made
@@ -174,6 +204,7 @@ impl<E: Subject> Node for Converter<E> {
         self.refill();
         let engine = &mut self.engine;
         self.watch.look(now, || engine.timer_fault(now));
+        self.frames.look(now, &self.options, || engine.heaviest());
     }
 
     fn next_deadline(&self) -> Option<Instant> {
@@ -186,6 +217,10 @@ impl<E: Subject> Node for Converter<E> {
     }
 
     fn apps(&self, _: &mut dyn FnMut(usize, End, &App)) {}
+
+    fn most_frames(&self) -> u32 {
+        self.frames.most
+    }
 
     fn box_retransmits(&mut self) -> u64 {
         self.engine.counters().get(Counter::TcpRetransmits)
@@ -202,6 +237,7 @@ impl<E: Subject> Node for Converter<E> {
     fn audit(&mut self, now: Instant) -> Vec<String> {
         let mut complaints: Vec<String> = self.observer.complaint.take().into_iter().collect();
         complaints.extend(self.watch.complaint("the box"));
+        complaints.extend(self.frames.complaint.take());
         let live = self.engine.live();
         if live > 0 {
             complaints.push(format!("the box still holds {live} conversions or half-open records"));

@@ -152,6 +152,7 @@ impl Case {
                 refused_ppm: 0,
                 absent_ppm: 0,
                 slow_reader_ppm: 0,
+                adversary_ppm: 0,
             },
             links: [[there, back], [there, back], [core, core]],
             middleboxes: [[None; 2]; 2],
@@ -186,6 +187,8 @@ impl Case {
                 frames: 32 << 10,
                 mtu: 1500,
                 window_ceiling: 4096,
+                most_frames: None,
+                count_every: Duration::from_millis(50),
                 keepalive,
             },
             time_limit: LIMIT,
@@ -226,6 +229,7 @@ fn download() -> Plan {
         client_pace: 0,
         server_pace: 0,
         may_break: false,
+        adversary: None,
     }
 }
 

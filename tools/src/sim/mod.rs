@@ -9,7 +9,11 @@
 //! has all its frames at the end, receive windows never shrink, every packet that the box sends is well-formed, nothing
 //! of MPTCP reaches a server that speaks TCP only, what waits for a peer has a timer that is due within the retransmission
 //! timeout, and nothing is left in the box.
+//!
+//! Where adversaries play some connections, all others have to end as if there were none, and no conversion may hold more
+//! frames than the box's limits allow.
 
+mod adversary;
 mod command;
 mod content;
 mod converter;
@@ -28,10 +32,12 @@ mod run;
 mod subject;
 mod world;
 
+pub use adversary::{Adversary, Mischief};
 pub use command::{Report, SimArgs, command, run_many};
 pub use goodput::{Case, Goodput, GoodputArgs, Row, differences, goodput_command, measure, parse, table};
 pub use link::{Burst, LinkOptions, LinkTotals};
 pub use middlebox::{BLOCK, Does, Middlebox, Strips};
+pub use node::End;
 pub use peer::PeerOptions;
 pub use plan::{Closing, Ended, Plan, Speaks, Target, Traffic};
 pub use profile::{BoxOptions, HostOptions, Options, PROFILES, Profile, Topology};

@@ -1,13 +1,14 @@
 //! What every node of a world has in common.
 
-use mimbox_stack::{Counters, Duration, Instant};
+use mimbox_stack::{Counters, Duration, FlowKey, Instant};
 
+use super::adversary::Mischief;
 use super::packet::{Outbox, Packet};
 use super::plan::App;
 
 /// Which end of its connection an application stands at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
+pub enum End {
     /// The one that connects.
     Client,
     /// The one that accepts.
@@ -27,6 +28,18 @@ pub(crate) trait Node {
     /// What a host of clients that speak MPTCP counted.
     fn client_counters(&self) -> Option<&Counters> {
         None
+    }
+    /// The connection that a host's 4-tuple belongs to, while it has any.
+    fn plan_of(&self, _flow: &FlowKey) -> Option<usize> {
+        None
+    }
+    /// What adversaries have changed, thrown away or added, by kind.
+    fn mischief(&self) -> [u64; Mischief::ALL.len()] {
+        [0; Mischief::ALL.len()]
+    }
+    /// The most frames that a conversion of the box has held at once.
+    fn most_frames(&self) -> u32 {
+        0
     }
     /// Segments that the box has sent again.
     fn box_retransmits(&mut self) -> u64 {

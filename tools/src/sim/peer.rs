@@ -1,8 +1,8 @@
 //! Independent peers: smoltcp's TCP sockets, which share no line with this project's stack. Servers, and plain clients.
 
-use std::net::SocketAddrV4;
+use std::net::{IpAddr, SocketAddrV4};
 
-use mimbox_stack::{Duration, Instant};
+use mimbox_stack::{Duration, FlowKey, Instant};
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
@@ -254,6 +254,17 @@ impl Node for Peers {
         }
     }
 
+    fn plan_of(&self, flow: &FlowKey) -> Option<usize> {
+        let IpAddr::V4(local) = flow.local else { return None };
+        let mac = self.network.mac_of(local)?;
+        let host = self.hosts.get(usize::from(mac[4]) << 8 | usize::from(mac[5]))?;
+        let port = |plan: usize| match self.network.end {
+            End::Server => port_of(plan),
+            End::Client => local_port_of(plan),
+        };
+        host.services.iter().map(|service| service.plan).find(|&plan| port(plan) == flow.local_port)
+    }
+
     fn open_ends(&self) -> usize {
         self.hosts.iter().map(|host| host.open).sum()
     }
@@ -340,43 +351,50 @@ impl Host {
     /// Takes what arrived, packet by packet.
     fn take(&mut self, time: SmolInstant) {
         let mut inbox = std::mem::take(&mut self.inbox);
-        for packet in inbox.drain(..) {
-            if self.would_stall_on(&packet) {
-                self.wire.packets.recycle(packet);
-            } else {
-                self.wire.arrived = Some(packet);
-                self.interface.poll_ingress_single(time, &mut self.wire, &mut self.sockets);
+        for mut packet in inbox.drain(..) {
+            match self.stall_on(&packet) {
+                Stall::Lost => {
+                    self.wire.packets.recycle(packet);
+                    continue;
+                }
+                Stall::Opened => show_one_byte(&mut packet),
+                Stall::None => {}
             }
+            self.wire.arrived = Some(packet);
+            self.interface.poll_ingress_single(time, &mut self.wire, &mut self.sockets);
         }
         self.inbox = inbox;
     }
 
-    /// True for the acknowledgments after which smoltcp 0.14 has no timer any more though something is unacknowledged. Any
+    /// Finds the acknowledgments after which smoltcp 0.14 has no timer any more though something is unacknowledged. Any
     /// network may lose an acknowledgment, so these get lost:
     ///
     /// - one that says nothing new to a socket of which only the FIN is unacknowledged. The third is taken for a reason to
     ///   retransmit at once, no data is found, and a lost FIN is never sent again;
     /// - one that acknowledges part of what is in flight and closes the window. The retransmission timer gives way to a
-    ///   probe of the window, which is stopped when the window opens, and the rest is never sent again.
-    fn would_stall_on(&mut self, packet: &[u8]) -> bool {
-        let Some(ack) = Acknowledgment::of(packet) else { return false };
+    ///   probe of the window, which is stopped when the window opens, and the rest is never sent again. With data on it
+    ///   such an acknowledgment cannot be lost: when both ends' windows are closed and both have data under way, nothing
+    ///   else would come any more. It shows a window of one then.
+    fn stall_on(&mut self, packet: &[u8]) -> Stall {
+        let Some(ack) = Acknowledgment::of(packet) else { return Stall::None };
         let Self { services, sockets, .. } = self;
-        services.iter_mut().any(|service| {
+        let own = services.iter_mut().find(|service| {
             let socket = sockets.get::<Socket<'_>>(service.handle);
-            if socket.local_endpoint().is_none_or(|local| local.port != ack.port) {
-                return false;
-            }
-            let only_fin = matches!(socket.state(), State::FinWait1 | State::Closing | State::LastAck);
-            let part = service.sent_end.is_some_and(|end| (end.wrapping_sub(ack.number) as i32) > 0);
-            if ack.window == 0 && part {
-                return true;
-            }
-            if !ack.pure {
-                return false;
-            }
-            let again = service.last_ack.replace(ack.number) == Some(ack.number);
-            again && only_fin && socket.send_queue() == 0 && service.fin_end != Some(ack.number)
-        })
+            socket.local_endpoint().is_some_and(|local| local.port == ack.port)
+        });
+        let Some(service) = own else { return Stall::None };
+        let socket = sockets.get::<Socket<'_>>(service.handle);
+        let only_fin = matches!(socket.state(), State::FinWait1 | State::Closing | State::LastAck);
+        let part = service.sent_end.is_some_and(|end| (end.wrapping_sub(ack.number) as i32) > 0);
+        if ack.window == 0 && part {
+            return if ack.pure { Stall::Lost } else { Stall::Opened };
+        }
+        if !ack.pure {
+            return Stall::None;
+        }
+        let again = service.last_ack.replace(ack.number) == Some(ack.number);
+        let stalls = again && only_fin && socket.send_queue() == 0 && service.fin_end != Some(ack.number);
+        if stalls { Stall::Lost } else { Stall::None }
     }
 
     /// Starts the clients whose time has come; says when the next one's does.
@@ -392,7 +410,7 @@ impl Host {
             let server = server_of(service.plan);
             let remote = (IpAddress::Ipv4(*server.ip()), server.port());
             let socket = self.sockets.get_mut::<Socket<'_>>(service.handle);
-            let connected = socket.connect(self.interface.context(), remote, FIRST_PORT + 1000 + service.plan as u16);
+            let connected = socket.connect(self.interface.context(), remote, local_port_of(service.plan));
             debug_assert!(connected.is_ok(), "a fresh socket can always connect");
         }
         next
@@ -458,6 +476,27 @@ fn tcp_in(packet: &[u8]) -> Option<TcpPacket<&[u8]>> {
     tcp.verify_checksum(&ip.src_addr().into(), &ip.dst_addr().into()).then_some(tcp)
 }
 
+/// What becomes of a segment on which smoltcp would stall.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stall {
+    /// It would not.
+    None,
+    /// The segment is lost.
+    Lost,
+    /// Its window is opened.
+    Opened,
+}
+
+/// Makes the window of a TCP segment over IPv4 one.
+fn show_one_byte(packet: &mut [u8]) {
+    let Some(bytes) = packet.get_mut(14..) else { return };
+    let Ok(mut ip) = Ipv4Packet::new_checked(bytes) else { return };
+    let (from, to) = (ip.src_addr(), ip.dst_addr());
+    let Ok(mut tcp) = TcpPacket::new_checked(ip.payload_mut()) else { return };
+    tcp.set_window_len(1);
+    tcp.fill_checksum(&from.into(), &to.into());
+}
+
 /// A segment with data or a FIN that a host sent.
 struct Sent {
     /// The port that it comes from.
@@ -504,6 +543,11 @@ impl Acknowledgment {
 /// The port on which the server of connection `plan` listens.
 pub(crate) fn port_of(plan: usize) -> u16 {
     FIRST_PORT + (plan % SOCKETS_PER_HOST) as u16
+}
+
+/// The port from which the independent client of connection `plan` connects.
+fn local_port_of(plan: usize) -> u16 {
+    FIRST_PORT + 1000 + plan as u16
 }
 
 /// Lets the application use its socket; says whether it did anything that the socket may answer with a packet.

@@ -2,8 +2,10 @@
 
 use mimbox_stack::{Duration, Instant, Rng};
 
+use super::adversary::{Adversary, Mischief};
 use super::content;
-use super::draw::{between, chance, log_between};
+use super::draw::{between, chance, log_between, pick};
+use super::node::End;
 
 /// How the client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +68,8 @@ pub struct Plan {
     /// A middlebox changes payload of Multipath TCP: a subflow that finds it is reset (RFC 8684 §3.7), and if it was the
     /// last one, so is the connection.
     pub may_break: bool,
+    /// The end that an adversary plays, if one does.
+    pub adversary: Option<Adversary>,
 }
 
 /// How connections of a run are drawn.
@@ -89,6 +93,8 @@ pub struct Traffic {
     pub absent_ppm: u32,
     /// Share of ends that read slowly.
     pub slow_reader_ppm: u32,
+    /// Share of connections of which an adversary plays one end.
+    pub adversary_ppm: u32,
 }
 
 impl Plan {
@@ -115,7 +121,7 @@ impl Plan {
                 server_closing = Closing::ResetAfter(between(rng, 0, up));
             }
         }
-        Self {
+        let mut plan = Self {
             start: Instant::ZERO + Duration::from_nanos(rng.below(traffic.start_within.as_nanos() + 1)),
             speaks: match (chance(rng, traffic.mptcp_ppm), chance(rng, traffic.foreign_ppm)) {
                 (true, _) => Speaks::Mptcp,
@@ -132,7 +138,21 @@ impl Plan {
             client_pace: slow_pace(rng, traffic, down),
             server_pace: slow_pace(rng, traffic, up),
             may_break: false,
+            adversary: None,
+        };
+        if chance(rng, traffic.adversary_ppm) {
+            plan.give_to_adversary(rng);
         }
+        plan
+    }
+
+    /// Lets an adversary play one end, with enough data both ways that it has something to misuse.
+    fn give_to_adversary(&mut self, rng: &mut Rng) {
+        let adversary = Adversary { end: pick(rng, &[End::Client, End::Server]), mischief: pick(rng, &Mischief::ALL) };
+        let most = adversary.mischief.most_bytes();
+        self.up = between(rng, most / 4, most);
+        self.down = between(rng, most / 4, most);
+        self.adversary = Some(adversary);
     }
 
     /// True when one of the ends is to reset the connection.
@@ -314,6 +334,10 @@ impl App {
             return Some(format!("got another byte {at} of {} than was sent", self.to_receive));
         }
         let allowed: &[Ended] = match plan.target {
+            // It has acknowledged what it may never get: that the bytes are right as far as they go is all there is.
+            _ if plan.adversary.is_some_and(|adversary| adversary.mischief.may_lose()) => {
+                return self.ended.is_none().then(|| "is still open though the adversary has given up".to_owned());
+            }
             Target::Listening if plan.resets() || plan.may_break => &[Ended::Reset, Ended::Finished, Ended::Failed],
             Target::Listening => &[Ended::Finished],
             Target::Refusing | Target::Absent => &[Ended::Failed],

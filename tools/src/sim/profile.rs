@@ -74,6 +74,10 @@ pub struct BoxOptions {
     pub mtu: u16,
     /// Largest window of a half in frames.
     pub window_ceiling: u32,
+    /// Frames that no conversion may hold more of, instead of what the box says itself.
+    pub most_frames: Option<u32>,
+    /// How often the frames of its conversions are counted.
+    pub count_every: Duration,
     /// Idle time after which a peer is asked whether it is still there, in whole seconds.
     pub keepalive: Duration,
 }
@@ -143,6 +147,11 @@ pub const PROFILES: &[Profile] = &[
         draw: swarm,
     },
     Profile {
+        name: "adversaries",
+        about: "a quarter of the connections misuse TCP at one end, in seven ways; the others must not notice",
+        draw: adversaries,
+    },
+    Profile {
         name: "foreign-direct",
         about: "no box: smoltcp against itself, a test of the simulator",
         draw: foreign_direct,
@@ -155,6 +164,12 @@ impl Profile {
     /// The profile called `name`.
     pub fn named(name: &str) -> Option<&'static Self> {
         PROFILES.iter().find(|profile| profile.name == name)
+    }
+
+    /// A profile of a test's own.
+    #[cfg(test)]
+    pub(super) const fn of_test(draw: fn(&mut Rng, usize) -> Options) -> Self {
+        Self { name: "test", about: "", draw }
     }
 
     /// The options that `seed` gives under this profile.
@@ -180,6 +195,7 @@ fn base(rng: &mut Rng, connections: usize) -> Options {
             refused_ppm: 0,
             absent_ppm: 0,
             slow_reader_ppm: 0,
+            adversary_ppm: 0,
         },
         links: link.map(|both| [both, both]),
         middleboxes: [[None; 2]; 2],
@@ -214,6 +230,8 @@ fn base(rng: &mut Rng, connections: usize) -> Options {
             frames: 32 << 10,
             mtu: 1500,
             window_ceiling: log_between(rng, 32, 1024) as u32,
+            most_frames: None,
+            count_every: Duration::from_millis(50),
             keepalive: KEEPALIVE,
         },
         time_limit: Duration::from_secs(1_800),
@@ -355,6 +373,25 @@ fn swarm(rng: &mut Rng, connections: usize) -> Options {
     clients.short_writes_ppm = pick(rng, &[0, 20_000, 500_000]);
     clients.mtu = pick(rng, &[1500, 1500, 1280, 600]);
     options.servers.mtu = pick(rng, &[1500, 1500, 1280, 600]);
+    options
+}
+
+pub(super) fn adversaries(rng: &mut Rng, connections: usize) -> Options {
+    let mut options = if rng.below(2) == 0 { impaired(rng, connections) } else { base(rng, connections) };
+    options.traffic.adversary_ppm = 250_000;
+    options.traffic.mptcp_ppm = 500_000;
+    options.clients.window_scale = between(rng, 0, 10) as u8;
+    options.clients.checksum = chance(rng, 250_000);
+    // Small enough that what a conversion holds without a limit is far beyond it.
+    options.converter.window_ceiling = between(rng, 16, 128) as u32;
+    options.converter.count_every = Duration::from_millis(1);
+    // A NIC that takes long has a long TX ring: here no more is on it than arrives at once.
+    options.converter.completion_within = Duration::from_micros(pick(rng, &[0, 20]));
+    for link in options.links.iter_mut().flatten() {
+        // A full segment in single bytes is a burst of its own, of which smoltcp brings one hole across in a timeout.
+        link.queue_bytes = link.queue_bytes.max(1 << 20);
+        link.loss_ppm /= 10;
+    }
     options
 }
 

@@ -8,12 +8,13 @@ use mimbox_converter::config::Config;
 use mimbox_stack::{Counter, Counters, Duration, Instant};
 use serde::Serialize;
 
+use super::adversary::{Adversaries, Adversary, Mischief};
 use super::converter::Converter;
 use super::draw;
 use super::host::{Addressing, Host, HostPort, Reach, Role};
 use super::link::{Link, LinkTotals};
 use super::middlebox::{Does, Way};
-use super::node::End;
+use super::node::{End, Node};
 use super::observer::{Carries, Observer, Side};
 use super::peer::{self, Peers};
 use super::plan::{Plan, Speaks};
@@ -53,6 +54,12 @@ pub struct Totals {
     pub joined: u64,
     /// MPTCP clients that fell back to TCP.
     pub fallbacks: u64,
+    /// Connections of which an adversary played one end.
+    pub adversaries: u64,
+    /// What those adversaries changed, threw away or added, by the order of [`Mischief::ALL`].
+    pub mischief: [u64; Mischief::ALL.len()],
+    /// The most frames that any conversion held at once.
+    pub most_frames: u32,
     /// Virtual milliseconds.
     pub virtual_ms: u64,
 }
@@ -74,6 +81,9 @@ impl Totals {
             meddled,
             joined,
             fallbacks,
+            adversaries,
+            mischief,
+            most_frames,
             virtual_ms,
         } = other;
         self.runs += runs;
@@ -89,6 +99,9 @@ impl Totals {
         self.meddled += meddled;
         self.joined += joined;
         self.fallbacks += fallbacks;
+        self.adversaries += adversaries;
+        self.note_mischief(mischief);
+        self.most_frames = self.most_frames.max(*most_frames);
         self.virtual_ms += virtual_ms;
     }
 
@@ -98,6 +111,12 @@ impl Totals {
         self.duplicated = links.duplicated;
         self.reordered = links.reordered;
         self.corrupted = links.corrupted;
+    }
+
+    fn note_mischief(&mut self, done: &[u64]) {
+        for (sum, times) in self.mischief.iter_mut().zip(done) {
+            *sum += times;
+        }
     }
 
     /// Counts what a client's MPTCP did.
@@ -132,7 +151,17 @@ impl fmt::Display for Totals {
             self.stripped,
             self.meddled,
             self.virtual_ms / 1_000
-        )
+        )?;
+        if self.adversaries > 0 {
+            write!(f, ", {} with an adversary", self.adversaries)?;
+            for (kind, times) in Mischief::ALL.iter().zip(self.mischief) {
+                write!(f, ", {kind:?} {times} times")?;
+            }
+        }
+        if self.most_frames > 0 {
+            write!(f, ", at most {} frames in a conversion", self.most_frames)?;
+        }
+        Ok(())
     }
 }
 
@@ -199,6 +228,10 @@ pub fn run_captured(
             plan.speaks = Speaks::Tcp;
         }
         plan.may_break = plan.speaks == Speaks::Mptcp && options.middleboxes().any(|does| does.changes_payload());
+        // What the box only forwards is its ends' affair.
+        if options.topology == Topology::Transparent && plan.speaks != Speaks::Mptcp {
+            plan.adversary = None;
+        }
     }
     let failed = |complaints| Failure { seed, profile: profile.name, connections, complaints };
     let built = build(&options, &plans, seed).and_then(|mut world| {
@@ -209,9 +242,10 @@ pub fn run_captured(
     let limit = Instant::ZERO + options.time_limit;
     world.run(limit, |world| world.nodes().all(|node| node.open_ends() == 0));
     let ended = world.now();
-    world.run(ended + CLOSING, |world| world.nodes().all(super::node::Node::is_quiet));
+    world.run(ended + CLOSING, |world| world.nodes().all(Node::is_quiet));
     let mut totals = Totals { runs: 1, connections: connections as u64, ..Totals::default() };
     totals.mptcp = plans.iter().filter(|plan| plan.speaks == Speaks::Mptcp).count() as u64;
+    totals.adversaries = plans.iter().filter(|plan| plan.adversary.is_some()).count() as u64;
     totals.virtual_ms = ended.as_millis();
     totals.note_links(&world.link_totals());
     (totals.stripped, totals.meddled) = world.meddled();
@@ -237,6 +271,8 @@ fn audit(world: &mut World, options: &Options, plans: &[Plan], totals: &mut Tota
         complaints.extend(fell_back.iter().enumerate().filter(|(_, fell)| **fell).map(without));
     }
     for node in world.nodes() {
+        totals.note_mischief(&node.mischief());
+        totals.most_frames = totals.most_frames.max(node.most_frames());
         if let Some(counters) = node.client_counters() {
             totals.note_client(counters);
         }
@@ -249,7 +285,9 @@ fn audit(world: &mut World, options: &Options, plans: &[Plan], totals: &mut Tota
             }
             if let Some(what) = app.verdict(plan, fell_back[index]) {
                 let who = if end == End::Client { "client" } else { "server" };
-                complaints.push(format!("connection {index} ({:?}): the {who} {what}", plan.speaks));
+                let played = plan.adversary.map(|Adversary { end, mischief }| format!(", {end:?} {mischief:?}"));
+                let played = played.unwrap_or_default();
+                complaints.push(format!("connection {index} ({:?}{played}): the {who} {what}", plan.speaks));
             }
         });
     }
@@ -273,7 +311,9 @@ const EXID: u16 = 0x4d42;
 pub(super) fn build(options: &Options, plans: &[Plan], seed: u64) -> anyhow::Result<World> {
     let mut world = World::new();
     let rng = |part| draw::stream(seed, part);
-    let smol = |network, part| Box::new(Peers::new(plans, &options.servers, network, draw::mix(seed ^ part)));
+    let smol = |network, part| -> Box<dyn Node> {
+        Box::new(Peers::new(plans, &options.servers, network, draw::mix(seed ^ part)))
+    };
     match options.topology {
         Topology::ForeignDirect => {
             let clients = world.add(smol(peer::clients(None), 10));
@@ -303,9 +343,10 @@ pub(super) fn build(options: &Options, plans: &[Plan], seed: u64) -> anyhow::Res
             let explicit = options.topology == Topology::Explicit;
             let to = if explicit { Addressing::Box { address: PATHS[0][1], exid: EXID } } else { Addressing::Server };
             let clients = Host::new(plans, options.clients, Role::Client, to, client_ports(), rng(12))?;
-            let clients = world.add(Box::new(clients));
-            let foreign = world.add(smol(peer::clients(Some(LAN)), 10));
-            let servers = world.add(smol(peer::servers(Some(CORE)), 11));
+            let played = |node, end, part| Adversaries::over(node, plans, end, rng(part));
+            let clients = world.add(played(Box::new(clients), End::Client, 16));
+            let foreign = world.add(played(smol(peer::clients(Some(LAN)), 10), End::Client, 17));
+            let servers = world.add(played(smol(peer::servers(Some(CORE)), 11), End::Server, 18));
             let carries = if explicit { Carries::Ended } else { Carries::Syns };
             let config = Config::parse(&configuration(options), "the simulated box's configuration")?;
             let engine = engine::shard(&config, draw::mix(seed ^ 14))?;

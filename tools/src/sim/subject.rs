@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use mimbox_converter::Shard;
-use mimbox_converter::metrics::{ConnectionRow, Operated, Snapshot};
+use mimbox_converter::metrics::{ConnectionRow, Heaviest, Operated, Snapshot};
 use mimbox_dataplane::Engine;
 use mimbox_stack::Instant;
 
@@ -18,6 +18,8 @@ pub(crate) trait Subject: Engine {
     fn living(&mut self, now: Instant) -> Vec<String>;
     /// What would be waited for in vain.
     fn timer_fault(&mut self, now: Instant) -> Option<String>;
+    /// The conversion that holds the most frames.
+    fn heaviest(&mut self) -> Option<Heaviest>;
     /// Gives back every frame that it holds, sending nothing.
     fn release(&mut self, now: Instant);
 }
@@ -36,6 +38,10 @@ impl Subject for Shard {
 
     fn timer_fault(&mut self, now: Instant) -> Option<String> {
         Operated::timer_fault(self, now)
+    }
+
+    fn heaviest(&mut self) -> Option<Heaviest> {
+        Operated::heaviest(self)
     }
 
     fn release(&mut self, now: Instant) {

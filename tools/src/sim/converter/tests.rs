@@ -73,6 +73,9 @@ impl Subject for Repeater {
     fn living(&mut self, _: Instant) -> Vec<String> {
         Vec::new()
     }
+    fn heaviest(&mut self) -> Option<Heaviest> {
+        None
+    }
     fn timer_fault(&mut self, _: Instant) -> Option<String> {
         (self.fault == Fault::SleepsThrough && self.seen >= 100).then(|| "for its timer".to_owned())
     }

@@ -394,6 +394,11 @@ impl Node for Host {
         }
     }
 
+    fn plan_of(&self, flow: &FlowKey) -> Option<usize> {
+        let owner = self.flows.get(flow)?;
+        self.sessions.get(owner.session).map(|session| session.plan)
+    }
+
     fn client_counters(&self) -> Option<&Counters> {
         (self.role == Role::Client).then_some(&self.res.counters)
     }
