@@ -137,6 +137,11 @@ pub const PROFILES: &[Profile] = &[
         draw: stripped,
     },
     Profile {
+        name: "renumbered",
+        about: "every path renumbers sequence numbers, and nothing falls back",
+        draw: renumbered,
+    },
+    Profile {
         name: "middleboxes",
         about: "middleboxes that take options out, change payload, renumber, cut and join; joins and address changes",
         draw: middleboxes,
@@ -307,6 +312,16 @@ fn middleboxes(rng: &mut Rng, connections: usize) -> Options {
     clients.short_writes_ppm = pick(rng, &[20_000, 500_000]);
     clients.mtu = pick(rng, &[1500, 600]);
     options.servers.mtu = pick(rng, &[1500, 600]);
+    options
+}
+
+fn renumbered(rng: &mut Rng, connections: usize) -> Options {
+    let mut options = if rng.below(2) == 0 { base(rng, connections) } else { impaired(rng, connections) };
+    for path in &mut options.middleboxes {
+        let does = Does::Renumbers;
+        *path = [Some(Middlebox { does, flows_ppm: 1_000_000, salt: rng.next_u64() }); 2];
+    }
+    options.clients.checksum = chance(rng, 250_000);
     options
 }
 
