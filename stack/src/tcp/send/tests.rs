@@ -238,7 +238,8 @@ impl Bench {
             let bytes = &self.pool.bytes(&segment.frame)[start..start + usize::from(segment.len)];
             assert!(bytes.iter().zip(from..).all(|(&byte, place)| byte == stream(place)), "the stream's bytes");
             if !flags.contains(TxFlags::RESUM) {
-                assert_eq!(segment.sum, checksum::sum(bytes), "the cached sum");
+                // A part of one byte, 0, that was cut off has the other form of zero: both check the same (RFC 1071 §1).
+                assert_eq!(segment.sum % 0xffff, checksum::sum(bytes) % 0xffff, "the cached sum");
             }
         }
         assert_eq!(seen, self.model.pieces);
