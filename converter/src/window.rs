@@ -4,6 +4,7 @@
 //! (DESIGN: MSS, windows, memory). That is measured: every round trip what the receiver of the direction acknowledged is
 //! set against the time that it took. More than that would only be a queue in the box.
 
+use mimbox_stack::limits::COALESCE_FROM;
 use mimbox_stack::tcp::ConnTable;
 use mimbox_stack::{Duration, FramePool, Instant};
 
@@ -37,13 +38,11 @@ const DECAY: u32 = 16;
 /// fills a quarter of the frames, give or take what comes between two such efforts, and two frames more while they wait for
 /// what is missing before them, on a subflow and at data level.
 const FRAMES_PER_WINDOW_FRAME: u32 = 8;
-/// So many small segments are not worth putting together.
-const SMALL_CHANGE: u32 = 64;
 
 impl WindowLimits {
     /// Frames that a conversion never holds more of, both directions together, whatever its peers send.
     pub(crate) fn most_frames(&self) -> u32 {
-        2 * (self.ceiling_frames.saturating_mul(FRAMES_PER_WINDOW_FRAME).saturating_add(SMALL_CHANGE))
+        2 * (self.ceiling_frames.saturating_mul(FRAMES_PER_WINDOW_FRAME).saturating_add(COALESCE_FROM))
     }
 
     /// Frames that one direction may hold while the pool is as it is now.

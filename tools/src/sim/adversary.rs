@@ -7,11 +7,12 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use mimbox_stack::{Counters, Duration, FlowKey, Instant, Rng};
-use smoltcp::wire::{EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Packet, TcpPacket, TcpSeqNumber};
+use smoltcp::wire::{Ipv4Packet, TcpPacket, TcpSeqNumber};
 
 use super::draw::{between, chance};
 use super::node::{End, Node};
 use super::packet::{Outbox, Packet, Packets};
+use super::peer::tcp_in;
 use super::plan::{App, Plan};
 
 /// How an adversary misuses TCP.
@@ -398,18 +399,7 @@ struct Segment {
 impl Segment {
     /// The segment of a sound packet.
     fn of(packet: &[u8]) -> Option<Self> {
-        let ethernet = EthernetFrame::new_checked(packet).ok()?;
-        if ethernet.ethertype() != EthernetProtocol::Ipv4 {
-            return None;
-        }
-        let ip = Ipv4Packet::new_checked(ethernet.payload()).ok()?;
-        if ip.next_header() != IpProtocol::Tcp {
-            return None;
-        }
-        let tcp = TcpPacket::new_checked(ip.payload()).ok()?;
-        if !tcp.verify_checksum(&ip.src_addr().into(), &ip.dst_addr().into()) {
-            return None;
-        }
+        let (ip, tcp) = tcp_in(packet)?;
         Some(Self {
             source: (ip.src_addr().octets(), tcp.src_port()),
             destination: (ip.dst_addr().octets(), tcp.dst_port()),

@@ -462,8 +462,11 @@ impl Host {
     }
 }
 
+/// An IPv4 packet and the TCP segment in it.
+pub(super) type TcpInIp<'a> = (Ipv4Packet<&'a [u8]>, TcpPacket<&'a [u8]>);
+
 /// The TCP segment of an IPv4 packet whose checksum is right.
-fn tcp_in(packet: &[u8]) -> Option<TcpPacket<&[u8]>> {
+pub(super) fn tcp_in(packet: &[u8]) -> Option<TcpInIp<'_>> {
     let ethernet = EthernetFrame::new_checked(packet).ok()?;
     if ethernet.ethertype() != EthernetProtocol::Ipv4 {
         return None;
@@ -473,7 +476,7 @@ fn tcp_in(packet: &[u8]) -> Option<TcpPacket<&[u8]>> {
         return None;
     }
     let tcp = TcpPacket::new_checked(ip.payload()).ok()?;
-    tcp.verify_checksum(&ip.src_addr().into(), &ip.dst_addr().into()).then_some(tcp)
+    tcp.verify_checksum(&ip.src_addr().into(), &ip.dst_addr().into()).then_some((ip, tcp))
 }
 
 /// What becomes of a segment on which smoltcp would stall.
@@ -533,7 +536,7 @@ struct Acknowledgment {
 
 impl Acknowledgment {
     fn of(packet: &[u8]) -> Option<Self> {
-        let tcp = tcp_in(packet)?;
+        let (_, tcp) = tcp_in(packet)?;
         let pure = !tcp.fin() && tcp.payload().is_empty();
         let (port, number, window) = (tcp.dst_port(), tcp.ack_number().0 as u32, tcp.window_len());
         (tcp.ack() && !tcp.syn() && !tcp.rst()).then_some(Self { port, number, window, pure })
