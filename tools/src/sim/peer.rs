@@ -8,8 +8,8 @@ use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 use smoltcp::time::{Duration as SmolDuration, Instant as SmolInstant};
 use smoltcp::wire::{
-    EthernetAddress, EthernetFrame, EthernetProtocol, HardwareAddress, IpAddress, IpCidr, IpProtocol, Ipv4Address,
-    Ipv4Packet, TcpPacket,
+    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, HardwareAddress, IpAddress,
+    IpCidr, IpProtocol, Ipv4Address, Ipv4Packet, TcpPacket, TcpSeqNumber,
 };
 
 use super::node::{End, Node};
@@ -20,6 +20,8 @@ use super::plan::{App, Ended, Plan, Speaks, Target, Wish};
 pub(crate) const SOCKETS_PER_HOST: usize = 8;
 /// The first port that servers listen on.
 pub(crate) const FIRST_PORT: u16 = 8000;
+/// How often what sends IP packets confirms its link-layer address, before smoltcp forgets it.
+const CONFIRM_EVERY: Duration = Duration::from_secs(30);
 /// How often a slow reader looks whether it may read on.
 const SLOW_READ: Duration = Duration::from_millis(5);
 
@@ -161,6 +163,8 @@ struct Service {
     fin_seen: bool,
     /// The acknowledgment number that arrived last.
     last_ack: Option<u32>,
+    /// The highest acknowledgment number that arrived, whether or not smoltcp took the segment with it.
+    acknowledged: Option<u32>,
     /// The acknowledgment number that acknowledges the FIN, once that was sent.
     fin_end: Option<u32>,
     /// The sequence number after all that was sent.
@@ -177,6 +181,10 @@ struct Host {
     /// Services whose application has not ended.
     open: usize,
     wake: Instant,
+    /// The router, whose address stands for those of all strangers.
+    gateway: Option<Ipv4Address>,
+    /// When a neighbour's link-layer address was last confirmed.
+    confirmed: Instant,
 }
 
 /// All hosts of a network.
@@ -304,6 +312,8 @@ impl Host {
             services: Vec::new(),
             open: 0,
             wake: Instant::MAX,
+            gateway: network.gateway,
+            confirmed: Instant::ZERO,
         }
     }
 
@@ -342,6 +352,7 @@ impl Host {
             connect_at,
             fin_seen: false,
             last_ack: None,
+            acknowledged: None,
             fin_end: None,
             sent_end: None,
         });
@@ -349,9 +360,11 @@ impl Host {
     }
 
     /// Takes what arrived, packet by packet.
-    fn take(&mut self, time: SmolInstant) {
+    fn take(&mut self, now: Instant) {
+        let time = smol_time(now);
         let mut inbox = std::mem::take(&mut self.inbox);
         for mut packet in inbox.drain(..) {
+            self.confirm_neighbour(now, &packet);
             match self.stall_on(&packet) {
                 Stall::Lost => {
                     self.wire.packets.recycle(packet);
@@ -364,6 +377,19 @@ impl Host {
             self.interface.poll_ingress_single(time, &mut self.wire, &mut self.sockets);
         }
         self.inbox = inbox;
+    }
+
+    /// Tells smoltcp again where a packet comes from, by an ARP reply. It forgets an address after a minute and throws away
+    /// the answer for which it asks, so that an answer to what comes once a minute, as a FIN with a timeout that has backed
+    /// off does, would be lost each time.
+    fn confirm_neighbour(&mut self, now: Instant, packet: &[u8]) {
+        if now.since(self.confirmed) < CONFIRM_EVERY {
+            return;
+        }
+        let Some(reply) = confirmation(packet, self.gateway) else { return };
+        self.confirmed = now;
+        self.wire.arrived = Some(reply);
+        self.interface.poll_ingress_single(smol_time(now), &mut self.wire, &mut self.sockets);
     }
 
     /// Finds the acknowledgments after which smoltcp 0.14 has no timer any more though something is unacknowledged. Any
@@ -385,6 +411,9 @@ impl Host {
         let Some(service) = own else { return Stall::None };
         let socket = sockets.get::<Socket<'_>>(service.handle);
         let only_fin = matches!(socket.state(), State::FinWait1 | State::Closing | State::LastAck);
+        if service.acknowledged.is_none_or(|before| (ack.number.wrapping_sub(before) as i32) > 0) {
+            service.acknowledged = Some(ack.number);
+        }
         let part = service.sent_end.is_some_and(|end| (end.wrapping_sub(ack.number) as i32) > 0);
         if ack.window == 0 && part {
             return if ack.pure { Stall::Lost } else { Stall::Opened };
@@ -420,7 +449,7 @@ impl Host {
         set_timestamp_clock(now);
         let time = smol_time(now);
         let mut wake = self.connect(now);
-        self.take(time);
+        self.take(now);
         self.interface.poll(time, &mut self.wire, &mut self.sockets);
         let mut moved = false;
         for service in &mut self.services {
@@ -437,7 +466,7 @@ impl Host {
         if moved {
             self.interface.poll(time, &mut self.wire, &mut self.sockets);
         }
-        for packet in self.wire.sent.drain(..) {
+        for mut packet in self.wire.sent.drain(..) {
             if let Some(Sent { port, end, fin }) = Sent::of(&packet)
                 && let Some(service) = self.services.iter_mut().find(|service| {
                     let socket = self.sockets.get::<Socket<'_>>(service.handle);
@@ -450,6 +479,15 @@ impl Host {
                 if service.sent_end.is_none_or(|before| (end.wrapping_sub(before) as i32) > 0) {
                     service.sent_end = Some(end);
                 }
+            } else {
+                let Self { services, sockets, .. } = self;
+                keep_up(&mut packet, |port| {
+                    let of_port = |service: &&Service| {
+                        let socket = sockets.get::<Socket<'_>>(service.handle);
+                        socket.local_endpoint().is_some_and(|local| local.port == port)
+                    };
+                    services.iter().find(of_port)?.acknowledged
+                });
             }
             out.queue.push((0, packet));
         }
@@ -492,12 +530,50 @@ enum Stall {
 
 /// Makes the window of a TCP segment over IPv4 one.
 fn show_one_byte(packet: &mut [u8]) {
+    rewrite(packet, |tcp| tcp.set_window_len(1));
+}
+
+/// Changes a TCP segment over IPv4, and its checksum with it.
+fn rewrite(packet: &mut [u8], change: impl FnOnce(&mut TcpPacket<&mut [u8]>)) {
     let Some(bytes) = packet.get_mut(14..) else { return };
     let Ok(mut ip) = Ipv4Packet::new_checked(bytes) else { return };
     let (from, to) = (ip.src_addr(), ip.dst_addr());
     let Ok(mut tcp) = TcpPacket::new_checked(ip.payload_mut()) else { return };
-    tcp.set_window_len(1);
+    change(&mut tcp);
     tcp.fill_checksum(&from.into(), &to.into());
+}
+
+/// Gives a pure ACK the sequence number up to which the other end has acknowledged, if its own is older. smoltcp's SND.NXT
+/// goes back when it retransmits, and it takes no acknowledgment from a segment before its window (RFC 9293 §3.10.7.4): when
+/// both ends have gone back, neither would ever hear of the other again.
+fn keep_up(packet: &mut [u8], acknowledged: impl Fn(u16) -> Option<u32>) {
+    let Some((port, seq)) = Sent::pure_ack(packet) else { return };
+    let Some(to) = acknowledged(port) else { return };
+    if (to.wrapping_sub(seq) as i32) > 0 {
+        rewrite(packet, |tcp| tcp.set_seq_number(TcpSeqNumber(to as i32)));
+    }
+}
+
+/// The ARP reply by which the sender of an IPv4 packet would confirm its link-layer address.
+fn confirmation(packet: &[u8], gateway: Option<Ipv4Address>) -> Option<Packet> {
+    let ethernet = EthernetFrame::new_checked(packet).ok()?;
+    if ethernet.ethertype() != EthernetProtocol::Ipv4 {
+        return None;
+    }
+    let ip = Ipv4Packet::new_checked(ethernet.payload()).ok()?;
+    let arp = ArpRepr::EthernetIpv4 {
+        operation: ArpOperation::Reply,
+        source_hardware_addr: ethernet.src_addr(),
+        source_protocol_addr: gateway.unwrap_or_else(|| ip.src_addr()),
+        target_hardware_addr: ethernet.dst_addr(),
+        target_protocol_addr: ip.dst_addr(),
+    };
+    let mut reply = packet.get(..14)?.to_vec();
+    reply.resize(14 + arp.buffer_len(), 0);
+    let mut frame = EthernetFrame::new_checked(reply.as_mut_slice()).ok()?;
+    frame.set_ethertype(EthernetProtocol::Arp);
+    arp.emit(&mut ArpPacket::new_unchecked(frame.payload_mut()));
+    Some(reply)
 }
 
 /// A segment with data or a FIN that a host sent.
@@ -519,6 +595,13 @@ impl Sent {
         let len = tcp.payload().len() as u32 + u32::from(fin);
         let end = (tcp.seq_number().0 as u32).wrapping_add(len);
         (is_tcp && len > 0 && !tcp.syn() && !tcp.rst()).then(|| Self { port: tcp.src_port(), end, fin })
+    }
+
+    /// The port and sequence number of a segment that only acknowledges.
+    fn pure_ack(packet: &[u8]) -> Option<(u16, u32)> {
+        let (_, tcp) = tcp_in(packet)?;
+        let pure = tcp.ack() && tcp.payload().is_empty() && !tcp.fin() && !tcp.syn() && !tcp.rst();
+        pure.then(|| (tcp.src_port(), tcp.seq_number().0 as u32))
     }
 }
 
