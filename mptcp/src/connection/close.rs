@@ -245,18 +245,14 @@ impl Connection {
     /// Once both DATA_FINs are acknowledged the subflows are closed (RFC 8684 §3.3.3).
     pub(super) fn close_subflows(&mut self, now: Instant, conns: &mut ConnTable, env: &mut Env<'_>) {
         // The peer may not know yet that its DATA_FIN arrived. A FIN brings it the DATA_ACK, however often it must be sent;
-        // a reset does not, and is sent only once.
-        let told_elsewhere = self.subflows.iter().any(|subflow| subflow.takes_signals() && !subflow.stale);
+        // a reset does not, and is sent only once. So a silent subflow gets its FIN like all others: until the peer is known
+        // to be told, it may be the only one that brings anything across.
         for index in 0..self.subflows.len() {
             let subflow = &mut self.subflows[index];
             match subflow.phase {
-                Phase::Open if subflow.stale && told_elsewhere => {
-                    // Its data has been acknowledged elsewhere: waiting for it to come back serves nobody.
-                    let reason = Some(ResetReason::TooMuchOutstanding);
-                    self.abort_subflow(now, index, reason, ResetWith::Nothing, conns, env);
-                }
-                Phase::Closing if subflow.stale && self.told => {
-                    // Our FIN went unanswered there, as on a path that is down, and there is nothing left to be said.
+                Phase::Open | Phase::Closing if subflow.stale && self.told => {
+                    // Its data has been acknowledged elsewhere, or our FIN went unanswered there, as on a path that is down:
+                    // waiting for it to come back serves nobody.
                     let reason = Some(ResetReason::TooMuchOutstanding);
                     self.abort_subflow(now, index, reason, ResetWith::Nothing, conns, env);
                 }
