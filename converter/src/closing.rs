@@ -165,12 +165,16 @@ impl Shard {
             return if segment.flags.contains(TcpFlags::SYN) {
                 self.drop_frame(rx, Counter::DropNoConnection);
             } else {
+                self.time_waits.note_heard(id);
                 self.refuse(rx, info, segment, Counter::DropNoConnection);
             };
         }
         // RFC 9293 §3.10.7.4: a retransmitted FIN is acknowledged again; resets do not end TIME-WAIT (RFC 1337).
         let answer = resting.record.answer(now, segment);
         let origin = resting.origin;
+        if answer.is_some() && segment.flags.contains(TcpFlags::FIN) {
+            self.time_waits.note_heard(id);
+        }
         self.res.pool.release(rx.frame);
         if let Some(out) = answer {
             self.send_once(&segment.flow, origin, out);

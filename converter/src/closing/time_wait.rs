@@ -41,6 +41,8 @@ pub(crate) struct Resting {
 #[derive(Debug)]
 struct Slot {
     generation: u32,
+    /// Its peer has been heard of, and so may not know yet that the connection is over.
+    heard: bool,
     resting: Option<Resting>,
 }
 
@@ -70,14 +72,15 @@ impl TimeWaitTable {
         self.live >= self.limit
     }
 
-    /// Keeps a record until `now + TIME_WAIT`.
+    /// Keeps a record until `now + TIME_WAIT`, and as long again each time that its peer has been heard of meanwhile.
     pub(crate) fn insert(&mut self, now: Instant, resting: Resting) -> TimeWaitId {
         let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot { generation: 0, resting: None });
+            self.slots.push(Slot { generation: 0, heard: false, resting: None });
             (self.slots.len() - 1) as u32
         });
         let slot = &mut self.slots[index as usize];
         slot.resting = Some(resting);
+        slot.heard = false;
         let id = TimeWaitId { index, generation: slot.generation };
         self.live += 1;
         self.order.push_back((now + TIME_WAIT, id));
@@ -88,6 +91,15 @@ impl TimeWaitTable {
     pub(crate) fn get(&self, id: TimeWaitId) -> Option<&Resting> {
         let slot = self.slots.get(id.index as usize)?;
         if slot.generation == id.generation { slot.resting.as_ref() } else { None }
+    }
+
+    /// Notes that the peer still sends: what it was told may be lost (RFC 9293 §3.10.7.4, "restart the 2 MSL timeout").
+    pub(crate) fn note_heard(&mut self, id: TimeWaitId) {
+        if let Some(slot) = self.slots.get_mut(id.index as usize)
+            && slot.generation == id.generation
+        {
+            slot.heard = true;
+        }
     }
 
     /// Takes the record out.
@@ -121,6 +133,13 @@ impl TimeWaitTable {
                 return None;
             }
             self.order.pop_front();
+            if !stale
+                && let Some(slot) = self.slots.get_mut(id.index as usize)
+                && std::mem::take(&mut slot.heard)
+            {
+                self.order.push_back((now + TIME_WAIT, id));
+                continue;
+            }
             if let Some(resting) = self.remove(id) {
                 return Some((id, *resting.record.flow()));
             }
