@@ -59,6 +59,20 @@ fn a_window_too_small_for_its_scale_is_not_told_without_end() {
 }
 
 #[test]
+fn a_connection_that_is_over_leaves_its_peer_in_no_doubt() {
+    let swarm = Profile::named("swarm").expect("a profile that there is");
+    for seed in [
+        // The path that answered was reset as silent, and the DATA_ACK for the client's DATA_FIN with it.
+        221,
+        // A client did not hear two resets, and asked after a minute whether its connection still stood; a transparent box
+        // had forgotten it, and sent the question to the server.
+        2_228,
+    ] {
+        sim::run(swarm, seed, 60).unwrap_or_else(|failure| panic!("{failure}"));
+    }
+}
+
+#[test]
 fn adversaries_break_nobody_elses_connection() {
     let totals = all_hold("adversaries", 16, 40);
     assert!(totals.adversaries > 100 && totals.mischief.iter().all(|&times| times > 0), "{totals}");

@@ -15,6 +15,9 @@ pub struct Burst {
     pub leave_ppm: u32,
     /// Chance of loss while bad.
     pub loss_ppm: u32,
+    /// How long the link stays bad at most. Chances are per packet, so without a limit a bad link stays bad for minutes where
+    /// nothing but retransmissions is sent.
+    pub longest: Duration,
 }
 
 /// What a link does to packets.
@@ -155,12 +158,14 @@ pub(crate) struct Channel {
 struct Way {
     options: LinkOptions,
     bad: bool,
+    /// When the link turned bad.
+    bad_since: Instant,
     totals: LinkTotals,
 }
 
 impl Channel {
     pub(crate) fn new(options: LinkOptions, dice: Dice) -> Self {
-        let way = Way { options, bad: false, totals: LinkTotals::default() };
+        let way = Way { options, bad: false, bad_since: Instant::ZERO, totals: LinkTotals::default() };
         Self { dice, carried: 0, free_at: Instant::ZERO, way }
     }
 
@@ -210,7 +215,7 @@ impl Channel {
 impl Way {
     /// What becomes of a packet whose last bit left at `sent`.
     fn travel(&mut self, sent: Instant, packet: Offered, rng: &mut Rng) -> Fate {
-        if self.loses(rng) {
+        if self.loses(sent, rng) {
             self.totals.lost += 1;
             return Fate::Lost;
         }
@@ -235,12 +240,14 @@ impl Way {
         Fate::Passes(Passage { at, copy_at, flip })
     }
 
-    fn loses(&mut self, rng: &mut Rng) -> bool {
+    fn loses(&mut self, now: Instant, rng: &mut Rng) -> bool {
         let mut lost = chance(rng, self.options.loss_ppm);
         if let Some(burst) = self.options.burst {
+            self.bad &= now.since(self.bad_since) <= burst.longest;
             let turn = if self.bad { burst.leave_ppm } else { burst.enter_ppm };
             if chance(rng, turn) {
                 self.bad = !self.bad;
+                self.bad_since = now;
             }
             lost |= self.bad && chance(rng, burst.loss_ppm);
         }

@@ -162,6 +162,9 @@ impl fmt::Display for Held {
     }
 }
 
+/// How long a run of losses may be where only the chance that it ends counts: a year.
+const WITHOUT_LIMIT: Duration = Duration::from_secs(365 * 86_400);
+
 /// Losses in runs: `0.5%/25%` begins a run at one packet in 200 and ends it at one in four; all packets of a run are
 /// lost, or as many as a third number says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -176,9 +179,12 @@ impl FromStr for Runs {
         }
         let parts: Vec<&str> = text.split('/').collect();
         let ppm = |text: &str| text.parse::<Chance>().map(|chance| chance.ppm);
+        let longest = WITHOUT_LIMIT;
         let burst = match parts[..] {
-            [enter, leave] => Burst { enter_ppm: ppm(enter)?, leave_ppm: ppm(leave)?, loss_ppm: 1_000_000 },
-            [enter, leave, loss] => Burst { enter_ppm: ppm(enter)?, leave_ppm: ppm(leave)?, loss_ppm: ppm(loss)? },
+            [enter, leave] => Burst { enter_ppm: ppm(enter)?, leave_ppm: ppm(leave)?, loss_ppm: 1_000_000, longest },
+            [enter, leave, loss] => {
+                Burst { enter_ppm: ppm(enter)?, leave_ppm: ppm(leave)?, loss_ppm: ppm(loss)?, longest }
+            }
             _ => return Err(format!("{text:?}: write the chances that a run begins and that it ends, like 0.5%/25%")),
         };
         Ok(Self(Some(burst)))
@@ -189,7 +195,7 @@ impl fmt::Display for Runs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             None => f.write_str("0"),
-            Some(Burst { enter_ppm, leave_ppm, loss_ppm }) => {
+            Some(Burst { enter_ppm, leave_ppm, loss_ppm, .. }) => {
                 let [enter, leave, loss] = [enter_ppm, leave_ppm, loss_ppm].map(|ppm| Chance { ppm });
                 write!(f, "{enter}/{leave}/{loss}")
             }

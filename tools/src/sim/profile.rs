@@ -183,6 +183,8 @@ impl Profile {
     }
 }
 
+/// How long a burst of losses lasts at most: shorter than the shortest of the timeouts that give up on a silent peer.
+const LONGEST_BURST: Duration = Duration::from_secs(5);
 /// Idle time before every node's keepalive probes.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
@@ -339,6 +341,7 @@ fn lose(rng: &mut Rng, options: &mut Options) {
                 enter_ppm: between(rng, 10, 2_000) as u32,
                 leave_ppm: between(rng, 50_000, 500_000) as u32,
                 loss_ppm: between(rng, 200_000, 1_000_000) as u32,
+                longest: LONGEST_BURST,
             });
         }
     }

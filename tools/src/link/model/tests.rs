@@ -87,7 +87,12 @@ fn a_packet_above_the_mtu_is_lost() {
 fn a_seed_loses_the_same_packets_by_number_at_any_pace() {
     let options = LinkOptions {
         loss_ppm: 10_000,
-        burst: Some(Burst { enter_ppm: 2_000, leave_ppm: 200_000, loss_ppm: 900_000 }),
+        burst: Some(Burst {
+            enter_ppm: 2_000,
+            leave_ppm: 200_000,
+            loss_ppm: 900_000,
+            longest: Duration::from_secs(60),
+        }),
         ..options()
     };
     let first = lost(options, 7, 20_000, Duration::from_micros(500));
@@ -124,12 +129,23 @@ fn losses_come_as_often_as_asked() {
 
 #[test]
 fn losses_in_runs_are_as_long_as_asked() {
-    let burst = Burst { enter_ppm: 5_000, leave_ppm: 250_000, loss_ppm: 1_000_000 };
+    let burst = Burst { enter_ppm: 5_000, leave_ppm: 250_000, loss_ppm: 1_000_000, longest: Duration::from_secs(60) };
     let losses = lost(LinkOptions { burst: Some(burst), ..options() }, 5, 200_000, Duration::from_micros(121));
     let runs = 1 + losses.windows(2).filter(|pair| pair[1] != pair[0] + 1).count();
     let mean = losses.len() as f64 / runs as f64;
     assert!((3.6..4.4).contains(&mean), "{mean} packets a run, {runs} runs");
     assert!((800..1150).contains(&runs), "{runs}");
+}
+
+#[test]
+fn a_run_of_losses_is_over_when_its_time_is() {
+    // One packet a second: 20 of them on the average, and every one lost, if nothing but the chance ended a run.
+    let burst = Burst { enter_ppm: 100_000, leave_ppm: 50_000, loss_ppm: 1_000_000, longest: Duration::from_secs(5) };
+    let losses = lost(LinkOptions { burst: Some(burst), ..options() }, 5, 20_000, Duration::from_secs(1));
+    let most = losses.chunk_by(|one, next| *next == one + 1).map(<[_]>::len).max();
+    assert!(losses.len() > 1_000, "{}", losses.len());
+    // A run may begin anew with the packet after one.
+    assert!(most.is_some_and(|most| (5..=30).contains(&most)), "{most:?}");
 }
 
 #[test]
