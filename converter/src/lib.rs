@@ -13,6 +13,7 @@ mod conversion;
 mod half;
 mod icmp;
 mod isn;
+mod links;
 mod mss;
 mod observe;
 mod opening;
@@ -20,6 +21,8 @@ mod path;
 mod routing;
 mod settings;
 mod splice;
+#[cfg(test)]
+mod testing;
 mod window;
 
 pub use shard::Shard;

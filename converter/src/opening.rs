@@ -437,15 +437,7 @@ impl Shard {
         conversion.established = true;
         conversion.server.unhold(&mut self.conns);
         self.res.counters.inc(Counter::ConversionsOpened);
-        let (mode, family) = (conversion.mode, conversion.client_ipv4);
-        let (Half::Mptcp(mptcp), Some(terms)) = (&mut conversion.client, conversion.client_terms) else { return };
-        let known = mptcp.local_address();
-        let announced = self.settings.announced(mode).iter().enumerate();
-        // An address's ID is its place in the configuration. The one that the client used already has ID 0.
-        let further = announced.filter(|(_, address)| address.is_ipv4() == family && Some(**address) != known);
-        for (index, &address) in further.take(usize::from(terms.announce)) {
-            mptcp.announce(index as u8 + 1, address, None, &mut self.res.env());
-        }
+        self.announce(id, None);
     }
 
     /// A half-open record's time may be over.

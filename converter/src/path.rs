@@ -41,14 +41,18 @@ impl Path {
         self.origin
     }
 
-    /// Symmetric return: answers go where the peer's last believed packet came from.
+    /// Symmetric return: answers go where the peer's last believed packet came from. True when that is another port than
+    /// before.
     #[inline]
-    pub(crate) fn follow(&mut self, port: PortId, link: &LinkHeader) {
+    pub(crate) fn follow(&mut self, port: PortId, link: &LinkHeader) -> bool {
         let Origin { port: old, link: own } = &self.origin;
         let same = *old == port && own.dst == link.src && own.src == link.dst && own.vlan == link.vlan;
         if !same {
+            let moved = *old != port;
             self.origin = Origin { port, link: link.reply() };
+            return moved;
         }
+        false
     }
 
     /// Builds the packet for `out`. `None`, and a counter, when no frame is free.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8};
 
-use mimbox_dataplane::af_xdp::{self, AfXdpConfig, AfXdpPort, AfXdpPortConfig, AttachMode, Take};
+use mimbox_dataplane::af_xdp::{self, AfXdpConfig, AfXdpPort, AfXdpPortConfig, AttachMode, LinkWatch, Take};
 use mimbox_dataplane::neighbor::{Cidr, Interface, NeighborConfig, NeighborError, Route};
 use mimbox_dataplane::record::{Head, RecordError, RecordWriter};
 use mimbox_dataplane::worker::pin_to_cpu;
@@ -319,6 +319,8 @@ pub fn run<E: Operated>(
         worker.record(Box::new(recorder(path, &config, seed)?));
         tracing::info!(file = %path.display(), "recording");
     }
+    let links = LinkWatch::open().map_err(|source| Failure::System { doing: "listening for links", source })?;
+    worker.watch(Box::new(links));
     let stop_requests = Arc::new(AtomicU8::new(0));
     let _listening = signals.listen(Arc::clone(&stop_requests), worker.waker());
     serve(worker, &config, stop_requests)

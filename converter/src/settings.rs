@@ -77,6 +77,8 @@ pub(crate) struct Settings {
     pub time_wait_records: usize,
     /// MTU by port.
     mtus: Vec<u16>,
+    /// The box's addresses with their ports.
+    addresses: Vec<(PortId, IpAddr)>,
 }
 
 impl Settings {
@@ -108,6 +110,7 @@ impl Settings {
             half_open_per_source: config.limits.half_open_per_source,
             half_open_timeout: config.limits.half_open_timeout,
             time_wait_records: config.limits.time_wait as usize,
+            addresses: config.addresses().map(|(port, own)| (port, own.addr)).collect(),
             mtus: config.ports.iter().map(|port| port.mtu_or_default()).collect(),
         }
     }
@@ -142,6 +145,11 @@ impl Settings {
             Mode::Explicit => &self.announce_explicit,
             Mode::Transparent => &self.announce_transparent,
         }
+    }
+
+    /// The port that has `addr`, if it is one of the box's.
+    pub(crate) fn port_of(&self, addr: IpAddr) -> Option<PortId> {
+        self.addresses.iter().find(|(_, own)| *own == addr).map(|(port, _)| *port)
     }
 
     /// IP MTU of a port.

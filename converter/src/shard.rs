@@ -21,9 +21,10 @@ use mimbox_stack::{
 use crate::closing::time_wait::{TimeWaitId, TimeWaitTable};
 use crate::config::Config;
 use crate::conversion::{ConversionId, ConversionTable, Side};
-use crate::half::HalfEvents;
+use crate::half::{Half, HalfEvents};
 use crate::icmp::IcmpBudget;
 use crate::isn::IsnGenerator;
+use crate::links::LinkTable;
 use crate::opening::table::{OpeningId, OpeningTable};
 use crate::path::PathTable;
 use crate::settings::Settings;
@@ -101,6 +102,8 @@ pub struct Shard {
     pub(crate) time_waits: TimeWaitTable,
     pub(crate) timers: TimerWheel<Timer>,
     pub(crate) neighbours: Neighbors,
+    /// Which ports have a link.
+    pub(crate) links: LinkTable,
     pub(crate) isn: IsnGenerator,
     /// Conversions that may have something to send, each at most once.
     pub(crate) ready: VecDeque<ConversionId>,
@@ -138,6 +141,7 @@ impl Shard {
             time_waits: TimeWaitTable::new(settings.time_wait_records),
             timers: TimerWheel::new(),
             neighbours,
+            links: LinkTable::default(),
             isn: IsnGenerator::new(&mut rng),
             ready: VecDeque::new(),
             prepared: false,
@@ -268,8 +272,11 @@ impl Shard {
         let events = half.on_segment(now, id, segment, frame, &mut self.conns, &mut self.scratch, &mut env);
         if events.contains(HalfEvents::ACCEPTED)
             && let Some(path) = self.paths.get_mut(id)
+            && path.follow(port, link)
+            && self.links.is_up(port)
+            && let Half::Mptcp(mptcp) = state.half_mut(side)
         {
-            path.follow(port, link);
+            mptcp.path_back(now, id, &mut self.conns);
         }
         if !self.scratch.is_empty() {
             splice::forward(&mut self.scratch, state.half_mut(side.other()), &mut self.conns, &mut env);
@@ -409,10 +416,11 @@ impl Engine for Shard {
         self.on_neighbour_events(now);
     }
 
-    fn obey(&mut self, _now: Instant, order: Order) {
+    fn obey(&mut self, now: Instant, order: Order) {
         match order {
             Order::RefuseOpenings => self.draining = true,
             Order::ResetAll => self.reset_all(),
+            Order::Link { port, up } => self.on_link(now, port, up),
         }
     }
 

@@ -31,13 +31,30 @@ pub trait Engine {
     fn counters(&mut self) -> &mut Counters;
 }
 
-/// What the one who runs a box may order its engine to do.
+/// What an engine is told to do, or told of, beside packets: by the one who runs the box, and by the worker itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Order {
     /// From now on no conversion is opened: new SYNs are answered with a reset, or forwarded in transparent mode.
     RefuseOpenings,
     /// Reset every conversion and half-open record.
     ResetAll,
+    /// A port has lost its link, or has it back. Every port has one until this says otherwise.
+    Link {
+        /// The port.
+        port: PortId,
+        /// It has a link.
+        up: bool,
+    },
+}
+
+/// Tells which interfaces have a link.
+pub trait Links {
+    /// True when something may have changed since the last call. Never waits.
+    fn news(&mut self) -> bool;
+    /// True when the interface can carry packets.
+    fn is_up(&self, interface: &str) -> bool;
+    /// What to poll for reading to hear of news while sleeping.
+    fn fd(&self) -> Option<RawFd>;
 }
 
 /// A network interface as the worker sees it. One queue pair; all calls come from one thread.

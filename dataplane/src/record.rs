@@ -30,8 +30,26 @@ mod note_kind {
     pub(super) const ORDER: u32 = 4;
 }
 
-/// The number of an order in a note, and back.
-const ORDERS: [Order; 2] = [Order::RefuseOpenings, Order::ResetAll];
+/// The number of an order in a note. What it is about stands above the lowest eight bits.
+fn order_number(order: Order) -> u32 {
+    match order {
+        Order::RefuseOpenings => 0,
+        Order::ResetAll => 1,
+        Order::Link { port, up } => u32::from(port.0) << 8 | if up { 3 } else { 2 },
+    }
+}
+
+/// The order that a number stands for.
+fn order_of(number: u32) -> Option<Order> {
+    let port = PortId(u8::try_from(number >> 8).ok()?);
+    match (number & 0xff, port) {
+        (0, PortId(0)) => Some(Order::RefuseOpenings),
+        (1, PortId(0)) => Some(Order::ResetAll),
+        (2, port) => Some(Order::Link { port, up: false }),
+        (3, port) => Some(Order::Link { port, up: true }),
+        _ => None,
+    }
+}
 
 /// What an engine is made from: with it and the events it does the same again.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -242,8 +260,7 @@ impl Recorder for RecordWriter {
     }
 
     fn order(&mut self, now: Instant, free_frames: u32, order: Order) {
-        let number = ORDERS.iter().position(|&known| known == order).unwrap_or(ORDERS.len());
-        self.begin_event(note_kind::ORDER, now, free_frames, number as u32);
+        self.begin_event(note_kind::ORDER, now, free_frames, order_number(order));
     }
 
     fn sent(&mut self, _: Instant, pool: &FramePool, frame: &TxFrame) {
@@ -401,8 +418,7 @@ impl Recording {
             note_kind::FRAMES if frames.len() == begun.count as usize => Cause::Frames(frames),
             note_kind::TIMER if frames.is_empty() => Cause::Timer,
             note_kind::ORDER if frames.is_empty() => {
-                let order = ORDERS.get(begun.count as usize).copied();
-                Cause::Order(order.ok_or_else(|| self.damaged("an order that is not known"))?)
+                Cause::Order(order_of(begun.count).ok_or_else(|| self.damaged("an order that is not known"))?)
             }
             // A writer that was ended between two blocks.
             note_kind::FRAMES if self.next.is_none() => return Err(self.cut_off()),

@@ -5,7 +5,8 @@
 //!
 //! - **Frames**: `on_frames(now, batch)`, then `poll_transmit(now)` until it gives `None`;
 //! - **Timer**: `on_timer(now)`, then `poll_transmit(now)` until it gives `None`;
-//! - **Order**: `obey(now, order)`, then `poll_transmit(now)` until it gives `None`.
+//! - **Order**: `obey(now, order)`, then `poll_transmit(now)` until it gives `None`. A port that loses its link or gets it
+//!   back is one of them.
 //!
 //! When a port takes no more frames the worker stops polling early, after a number of frames that the [`Recorder`] is told
 //! ([`Recorder::polled`]); what the engine still had comes out at the next event, which the worker makes a Timer one if
@@ -24,7 +25,7 @@ use mimbox_stack::{Duration, FramePool, Instant, PortId, RxFrame, TxFrame};
 
 use crate::clock::{Clock, ManualClock};
 use crate::notify::Notify;
-use crate::port::{Engine, Order, Port, PortInfo, PortState, PortStats};
+use crate::port::{Engine, Links, Order, Port, PortInfo, PortState, PortStats};
 
 /// What a worker does when there is nothing to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -147,7 +148,7 @@ impl<'a> PortsView<'a> {
     pub fn iter(&self) -> impl Iterator<Item = PortReport<'a>> + use<'a> {
         self.0.iter().map(|slot| PortReport {
             info: slot.port.info(),
-            state: slot.port.state(),
+            state: slot.state(),
             stats: PortStats { tx_dropped: slot.port.stats().tx_dropped + slot.stalled, ..slot.port.stats() },
             frames_in_rings: slot.port.frames_in_rings(),
             backlog: slot.backlog.len(),
@@ -213,6 +214,8 @@ struct Slot {
     /// When the port last took a frame, or had none waiting.
     progress: Instant,
     touched: bool,
+    /// Its interface has a link, as the engine was told.
+    linked: bool,
     stalled: u64,
     /// Frames that came back and of which the recorder does not know yet.
     completed: u32,
@@ -226,6 +229,7 @@ pub struct Worker<E, C> {
     slots: Vec<Slot>,
     batch: Vec<RxFrame>,
     recorder: Option<Box<dyn Recorder>>,
+    links: Option<Box<dyn Links>>,
     notify: Notify,
     polls: Vec<libc::pollfd>,
     limited: bool,
@@ -257,6 +261,7 @@ impl<E: Engine, C: Clock> Worker<E, C> {
             backlog: VecDeque::new(),
             progress: now,
             touched: false,
+            linked: true,
             stalled: 0,
             completed: 0,
         };
@@ -268,6 +273,7 @@ impl<E: Engine, C: Clock> Worker<E, C> {
             slots: ports.into_iter().map(slot).collect(),
             batch: Vec::with_capacity(config.batch),
             recorder: None,
+            links: None,
             notify: Notify::new()?,
             polls: Vec::new(),
             limited: false,
@@ -282,6 +288,28 @@ impl<E: Engine, C: Clock> Worker<E, C> {
     /// Has everything that the engine sees written down from now on.
     pub fn record(&mut self, recorder: Box<dyn Recorder>) {
         self.recorder = Some(recorder);
+    }
+
+    /// Has the engine told, from now on, of ports that lose their links or get them back: at the next tick, or at once
+    /// while the worker sleeps.
+    pub fn watch(&mut self, links: Box<dyn Links>) {
+        self.links = Some(links);
+        self.tell_links(self.now);
+    }
+
+    /// Tells the engine of every port whose link is not as it was.
+    fn tell_links(&mut self, now: Instant) {
+        let Some(links) = self.links.take() else { return };
+        for index in 0..self.slots.len() {
+            let Some(slot) = self.slots.get_mut(index) else { continue };
+            let up = links.is_up(&slot.port.info().interface);
+            if slot.linked != up {
+                slot.linked = up;
+                let port = slot.id;
+                self.order_event(now, Order::Link { port, up });
+            }
+        }
+        self.links = Some(links);
     }
 
     /// Wakes the worker from another thread and makes it tick at once.
@@ -315,6 +343,9 @@ impl<E: Engine, C: Clock> Worker<E, C> {
             let now = self.now;
             if self.tick_due(now, busy) {
                 self.next_tick = now + self.config.tick;
+                if self.links.as_mut().is_some_and(|links| links.news()) {
+                    self.tell_links(now);
+                }
                 let asked = std::mem::take(&mut self.asked);
                 let ports = PortsView(&self.slots);
                 match control.tick(Tick { now, engine: &mut self.engine, ports, worker: self.stats, asked }) {
@@ -516,6 +547,8 @@ impl<E: Engine, C: Clock> Worker<E, C> {
         }
         self.polls.clear();
         self.polls.push(pollfd(self.notify.fd(), libc::POLLIN));
+        let links = self.links.as_ref().and_then(|links| links.fd());
+        self.polls.extend(links.map(|fd| pollfd(fd, libc::POLLIN)));
         for slot in &self.slots {
             let writable = if slot.port.wants_flush() || !slot.backlog.is_empty() { libc::POLLOUT } else { 0 };
             if let Some(fd) = slot.port.fd() {
@@ -539,6 +572,9 @@ impl<E: Engine, C: Clock> Worker<E, C> {
         };
         if ready > 0 {
             self.asked |= self.polls.first().is_some_and(|notify| notify.revents != 0) && self.notify.take();
+            if links.is_some() {
+                self.asked |= self.polls.get(1).is_some_and(|news| news.revents != 0);
+            }
             let useful = self.polls.iter().any(|poll| poll.revents & (libc::POLLIN | libc::POLLOUT) != 0);
             if !useful {
                 std::thread::sleep(ERROR_PAUSE);
@@ -592,6 +628,13 @@ impl<E: Engine> Worker<E, ManualClock> {
 }
 
 impl Slot {
+    fn state(&self) -> PortState {
+        match self.port.state() {
+            PortState::Up if !self.linked => PortState::Down,
+            state => state,
+        }
+    }
+
     /// Takes back what was sent; says how many frames.
     fn complete(&mut self, pool: &mut FramePool) -> usize {
         let completed = self.port.complete(pool);

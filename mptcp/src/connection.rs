@@ -197,6 +197,8 @@ pub struct Connection {
     /// The subflow whose data arrived last: window updates go there.
     pub(crate) last_rx: Option<ConnId>,
     pub(crate) paths: PathManager,
+    /// Our address on the first subflow.
+    pub(crate) local_address: IpAddr,
     pub(crate) established: bool,
     /// A DSS with a DATA_ACK has crossed some subflow.
     pub(crate) confirmed: bool,
@@ -214,7 +216,7 @@ impl Connection {
     pub fn accept(_now: Instant, params: AcceptParams, conns: &mut ConnTable, _env: &mut Env<'_>) -> Self {
         let AcceptParams { local_key, peer, conn, config, local, local_port, remote, remote_port } = params;
         let flow = FlowKey { local, remote, local_port, remote_port };
-        let mut this = Self::new(Role::Server, local_key, peer.version(), config);
+        let mut this = Self::new(Role::Server, local_key, peer.version(), local, config);
         // RFC 6824 §3.1: in version 0 the SYN says the client's key; the third ACK repeats it.
         this.remote_key = peer.key.unwrap_or_default();
         // RFC 8684 §3.1: checksums are used when either side requires them.
@@ -228,13 +230,13 @@ impl Connection {
     pub fn connect(_now: Instant, params: ConnectParams, conns: &mut ConnTable, _env: &mut Env<'_>) -> Self {
         let ConnectParams { local_key, conn, version, config, local, local_port, remote, remote_port } = params;
         let flow = FlowKey { local, remote, local_port, remote_port };
-        let mut this = Self::new(Role::Client, local_key, version, config);
+        let mut this = Self::new(Role::Client, local_key, version, local, config);
         this.checksum = config.checksum;
         this.add_subflow(conn, flow, Origin::Initial, conns);
         this
     }
 
-    fn new(role: Role, local_key: u64, version: Version, config: MptcpConfig) -> Self {
+    fn new(role: Role, local_key: u64, version: Version, local_address: IpAddr, config: MptcpConfig) -> Self {
         let local = key::derive(local_key, version);
         // RFC 8684 §3.1: the SYN with MP_CAPABLE takes the first octet of the data sequence space.
         let first = local.idsn + 1;
@@ -285,6 +287,7 @@ impl Connection {
             contiguous: true,
             last_rx: None,
             paths: PathManager::default(),
+            local_address,
             established: false,
             confirmed: false,
             parting: None,
@@ -403,7 +406,7 @@ impl Connection {
             self.on_handshake_echo(index, segment, signals, conns, env);
         }
         if result.contains(Outcome::ACKED) {
-            self.subflows[index].stale = false;
+            self.subflows[index].stale = self.subflows[index].down;
             self.outcome |= HalfOutcome::ACKED;
             self.recouple(index, conns);
         }
@@ -558,9 +561,9 @@ impl Connection {
         self.confirmed
     }
 
-    /// Our address on the first subflow, while that lives.
-    pub fn local_address(&self) -> Option<IpAddr> {
-        self.subflows.iter().find(|subflow| subflow.is_initial()).map(|subflow| subflow.flow.local)
+    /// Our address on the first subflow, whether that lives or not: its ID is 0.
+    pub fn local_address(&self) -> IpAddr {
+        self.local_address
     }
 
     /// The version that it speaks.

@@ -11,7 +11,7 @@ use crate::event::Event;
 use crate::key::{Version, same_code};
 use crate::limits::{ADD_ADDR_RETRIES, ADD_ADDR_TIMEOUT, MAX_ANNOUNCED};
 use crate::option::{AddAddr, MptcpOption, ResetReason, Signals};
-use crate::subflow::ResetWith;
+use crate::subflow::{ResetWith, Subflow};
 
 /// An address of ours that the peer was told, or is to be told.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +28,10 @@ struct Announced {
 #[derive(Debug)]
 pub(crate) struct PathManager {
     ours: Vec<Announced>,
+    /// Address IDs of ours that the peer is still to be told the end of: there was no subflow to say it on.
+    leaving: ArrayVec<u8, MAX_ANNOUNCED>,
+    /// The address of the first subflow, which has ID 0 without any announcement, was withdrawn.
+    initial_withdrawn: bool,
     /// Address IDs of the peer that were reported to the owner.
     theirs: ArrayVec<u8, MAX_ANNOUNCED>,
     /// When something is due.
@@ -36,7 +40,13 @@ pub(crate) struct PathManager {
 
 impl Default for PathManager {
     fn default() -> Self {
-        Self { ours: Vec::new(), theirs: ArrayVec::new(), deadline: Instant::MAX }
+        Self {
+            ours: Vec::new(),
+            leaving: ArrayVec::new(),
+            initial_withdrawn: false,
+            theirs: ArrayVec::new(),
+            deadline: Instant::MAX,
+        }
     }
 }
 
@@ -49,6 +59,7 @@ impl PathManager {
 
     pub(crate) fn clear(&mut self) {
         self.ours.clear();
+        self.leaving.clear();
         self.deadline = Instant::MAX;
     }
 
@@ -59,32 +70,113 @@ impl PathManager {
 }
 
 impl Connection {
-    /// Announces an address of ours; it is sent again until the peer echoes it, a few times at most.
+    /// Announces an address of ours; it is sent again until the peer echoes it, a few times at most. ID 0 is that of the
+    /// first subflow's address: it is announced only after it was withdrawn (RFC 8684 §3.4.1).
     pub fn announce(&mut self, addr_id: u8, addr: IpAddr, port: Option<u16>, env: &mut Env<'_>) {
         let known = self.paths.ours.iter().any(|known| known.addr_id == addr_id);
         if known || self.paths.ours.len() >= MAX_ANNOUNCED || matches!(self.mode, Mode::Plain(_)) {
             return;
         }
+        // What the peer has not heard yet would take the address away again.
+        self.paths.leaving.retain(|leaving| *leaving != addr_id);
+        self.forget_signals(|option| matches!(option, MptcpOption::RemoveAddr(ids) if ids.contains(&addr_id)));
+        self.paths.initial_withdrawn &= addr_id != 0;
         env.counters.inc(Counter::MptcpAddAddrOut);
         self.paths.ours.push(Announced { addr_id, addr, port, echoed: false, tries: 0, due: Instant::ZERO });
         self.paths.deadline = Instant::ZERO;
         self.dirty = true;
     }
 
-    /// Withdraws an address of ours: subflows that use it are reset, and the peer is told on another one.
+    /// Withdraws an address of ours: the peer is told on every working subflow that does not use it, and those that do
+    /// are reset. While there is none to tell it on, nothing happens to the others: one of them may come back.
     pub fn withdraw(&mut self, now: Instant, addr_id: u8, conns: &mut ConnTable, env: &mut Env<'_>) {
         self.paths.ours.retain(|known| known.addr_id != addr_id);
         self.paths.rearm();
-        if let Some(index) = self.best_signaller(conns, Some(addr_id)) {
-            let ids = std::iter::once(addr_id).collect();
-            self.signal(index, MptcpOption::RemoveAddr(ids), conns);
+        if !matches!(self.mode, Mode::Multipath) {
+            return;
         }
-        for index in 0..self.subflows.len() {
-            // RFC 8684 §3.4.2: sending REMOVE_ADDR should come with RSTs on the subflows concerned.
-            if self.subflows[index].local_addr_id == addr_id && self.subflows.len() > 1 {
-                self.abort_subflow(now, index, Some(ResetReason::Prohibited), ResetWith::Nothing, conns, env);
+        let version = self.version;
+        self.forget_signals(|option| {
+            let ours = |add: &AddAddr| add.addr_id == addr_id && (add.hmac.is_some() || version == Version::V0);
+            matches!(option, MptcpOption::AddAddr(add) if ours(add))
+        });
+        self.paths.initial_withdrawn |= addr_id == 0;
+        if !self.paths.leaving.contains(&addr_id) && self.paths.leaving.try_push(addr_id).is_err() {
+            return;
+        }
+        self.dirty = true;
+        self.say_withdrawals(now, conns, env);
+    }
+
+    /// Tells the peer of withdrawn addresses as soon as there is a subflow to do it on.
+    pub(crate) fn say_withdrawals(&mut self, now: Instant, conns: &mut ConnTable, env: &mut Env<'_>) {
+        if self.paths.leaving.is_empty() || self.over {
+            return;
+        }
+        for addr_id in std::mem::take(&mut self.paths.leaving) {
+            let works =
+                |subflow: &Subflow| subflow.takes_signals() && !subflow.stale && subflow.local_addr_id != addr_id;
+            if !self.subflows.iter().any(works) {
+                // There were no more of them before.
+                let _ = self.paths.leaving.try_push(addr_id);
+                continue;
+            }
+            env.counters.inc(Counter::MptcpRemoveAddrOut);
+            for index in 0..self.subflows.len() {
+                if works(&self.subflows[index]) {
+                    // Nothing repeats a REMOVE_ADDR, so that it goes wherever it may arrive.
+                    self.signal(index, MptcpOption::RemoveAddr(std::iter::once(addr_id).collect()), conns);
+                } else if self.subflows[index].local_addr_id == addr_id {
+                    // RFC 8684 §3.4.2: sending REMOVE_ADDR should come with RSTs on the subflows concerned.
+                    self.abort_subflow(now, index, Some(ResetReason::Prohibited), ResetWith::Nothing, conns, env);
+                }
             }
         }
+    }
+
+    /// Takes back what waits to be said and matches.
+    fn forget_signals(&mut self, matches: impl Fn(&MptcpOption) -> bool) {
+        for subflow in &mut self.subflows {
+            subflow.signals.retain(|option| !matches(option));
+        }
+    }
+
+    /// Addresses of ours that the peer may open subflows to, with their IDs: that of the first subflow, and those announced.
+    pub fn told_addresses(&self) -> impl Iterator<Item = (u8, IpAddr)> + '_ {
+        let initial = (!self.paths.initial_withdrawn && !self.config.deny_join_initial_address)
+            .then_some((0, self.local_address));
+        initial.into_iter().chain(self.paths.ours.iter().map(|known| (known.addr_id, known.addr)))
+    }
+
+    /// True when the address of the first subflow was withdrawn.
+    pub fn initial_is_withdrawn(&self) -> bool {
+        self.paths.initial_withdrawn
+    }
+
+    /// The port by which subflow `id` goes has lost its link: the subflow gets no new data, and what it carries goes
+    /// elsewhere at once, without waiting for a timeout (RFC 8684 §3.3.6).
+    pub fn path_lost(&mut self, id: ConnId) {
+        if let Some(index) = self.index_of(id) {
+            self.subflows[index].down = true;
+            self.on_silence(index);
+            self.dirty = true;
+        }
+    }
+
+    /// The link that subflow `id` goes by is there again. What it still carries is sent again at once, and its
+    /// acknowledgment shows that the path works.
+    pub fn path_back(&mut self, now: Instant, id: ConnId, conns: &mut ConnTable) {
+        let Some(index) = self.index_of(id) else { return };
+        let subflow = &mut self.subflows[index];
+        if !std::mem::take(&mut subflow.down) {
+            return;
+        }
+        if let Some(mut conn) = conns.get(id) {
+            // Nothing would ever be acknowledged of a subflow that carries nothing.
+            subflow.stale &= !conn.all_acked();
+            conn.path_is_back(now);
+        }
+        self.dirty = true;
     }
 
     /// Asks the peer to use subflow `id` as backup only, or as any other from now on.

@@ -78,6 +78,8 @@ pub(crate) struct Subflow {
     pub(crate) backup: bool,
     /// A retransmission timeout fired and nothing was acknowledged since.
     pub(crate) stale: bool,
+    /// Its port has no link: it is stale whatever still arrives.
+    pub(crate) down: bool,
     /// Until when its window is not halved again for holding up the others.
     pub(crate) penalised_until: Instant,
     /// A DSS with a DATA_ACK arrived on it: options pass both ways.
@@ -124,6 +126,7 @@ impl Subflow {
             backup_wish: false,
             backup: false,
             stale: false,
+            down: false,
             penalised_until: Instant::ZERO,
             confirmed: false,
             bare_acks: false,

@@ -121,6 +121,7 @@ counters! {
     MptcpAddAddrEchoed = "mptcp_add_addr_echoed": "announced addresses that the peer echoed",
     MptcpAddAddrIn = "mptcp_add_addr_in": "addresses announced by peers",
     MptcpAddAddrBadHmac = "mptcp_add_addr_bad_hmac": "announcements with a wrong HMAC",
+    MptcpRemoveAddrOut = "mptcp_remove_addr_out": "addresses withdrawn because their port lost its link",
     MptcpRemoveAddrIn = "mptcp_remove_addr_in": "addresses withdrawn by peers",
     MptcpPrioIn = "mptcp_prio_in": "MP_PRIO options received",
     MptcpFastcloseIn = "mptcp_fastclose_in": "MP_FASTCLOSE received",
@@ -129,6 +130,9 @@ counters! {
     MptcpFailOut = "mptcp_fail_out": "MP_FAIL sent",
     MptcpTcprstIn = "mptcp_tcprst_in": "resets with a reason received",
     MptcpNoSubflowTimeouts = "mptcp_no_subflow_timeouts": "connections that ended after their time without any subflow",
+
+    LinksLost = "links_lost": "times that a port lost its link",
+    LinksBack = "links_back": "times that a port got its link back",
 
     ConversionsOpened = "conversions_opened": "conversions established",
     ConversionsClosed = "conversions_closed": "conversions that ended by FIN on both sides",

@@ -45,6 +45,7 @@ impl Engine for Keeper {
         match order {
             Order::RefuseOpenings => self.refuses = true,
             Order::ResetAll if self.leaks => {}
+            Order::Link { .. } => {}
             Order::ResetAll => self.kept.drain(..).for_each(|frame| self.pool.release(frame)),
         }
     }

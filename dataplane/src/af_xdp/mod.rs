@@ -15,12 +15,14 @@ use mimbox_stack::{FrameId, FramePool, PortId, RxFrame, TxFrame};
 use crate::port::{Port, PortError, PortInfo, PortMode, PortState, PortStats};
 
 mod frames;
+mod links;
 mod netdev;
 mod ring;
 mod socket;
 mod steer;
 
 use frames::FrameSet;
+pub use links::LinkWatch;
 pub use netdev::{InterfaceFacts, interface_facts};
 use socket::{Copying, Socket};
 use steer::{Steered, Steering};

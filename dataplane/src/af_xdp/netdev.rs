@@ -68,17 +68,33 @@ pub fn interface_facts(interface: &str) -> Result<InterfaceFacts, PortError> {
     let mtu = ask(libc::SIOCGIFMTU as u32, "asking for its MTU", &|_| {})?;
     // SAFETY: SIOCGIFMTU filled in the union's MTU.
     let mtu = unsafe { mtu.ifr_ifru.ifru_mtu };
-    let flags = ask(libc::SIOCGIFFLAGS as u32, "asking whether it is up", &|_| {})?;
-    // SAFETY: SIOCGIFFLAGS filled in the union's flags.
-    let flags = unsafe { flags.ifr_ifru.ifru_flags };
+    let flags =
+        flags_by(&socket, interface).map_err(|error| PortError::io("asking whether it is up", interface, error))?;
     let [a, b, c, d, e, f, ..] = address.map(|byte| byte as u8);
     Ok(InterfaceFacts {
         index,
         mac: MacAddr([a, b, c, d, e, f]),
         mtu: u32::try_from(mtu).unwrap_or(0),
-        up: i32::from(flags) & libc::IFF_UP != 0,
+        up: flags & libc::IFF_UP != 0,
         queues: queues(&socket, interface),
     })
+}
+
+/// The flags (`IFF_UP`, …) of an interface.
+///
+/// # Errors
+/// When there is no such interface in this network namespace.
+pub(super) fn interface_flags(interface: &str) -> io::Result<libc::c_int> {
+    if interface.len() >= libc::IFNAMSIZ {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    flags_by(&socket(libc::AF_INET, libc::SOCK_DGRAM, 0)?, interface)
+}
+
+fn flags_by(socket: &OwnedFd, interface: &str) -> io::Result<libc::c_int> {
+    let answer = ioctl(socket, libc::SIOCGIFFLAGS as u32, interface, &|_| {})?;
+    // SAFETY: SIOCGIFFLAGS filled in the union's flags. IFF_RUNNING and all below it fit their 16 bits.
+    Ok(libc::c_int::from(unsafe { answer.ifr_ifru.ifru_flags }))
 }
 
 /// How many queues receive; a driver that does not say has one.

@@ -37,6 +37,8 @@ fn write(path: &Path) -> Vec<Event> {
     writer.polled(0, true);
     writer.order(Instant::from_micros(10), 12, Order::ResetAll);
     writer.polled(0, false);
+    writer.order(Instant::from_micros(11), 12, Order::Link { port: PortId(1), up: false });
+    writer.polled(0, false);
     drop(writer);
     let mut given = Given::default();
     given.add(PortId(1), &[1; 60]);
@@ -52,6 +54,7 @@ fn write(path: &Path) -> Vec<Event> {
         event(5, 14, Cause::Frames(frames), given, completions),
         event(9, 13, Cause::Timer, limited, Vec::new()),
         event(10, 12, Cause::Order(Order::ResetAll), Given::default(), Vec::new()),
+        event(11, 12, Cause::Order(Order::Link { port: PortId(1), up: false }), Given::default(), Vec::new()),
     ]
 }
 

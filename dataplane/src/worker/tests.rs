@@ -17,6 +17,7 @@ struct Relay {
     copies: usize,
     deadline: Option<Instant>,
     seen: Vec<(Instant, usize)>,
+    orders: Vec<Order>,
 }
 
 impl Relay {
@@ -28,6 +29,7 @@ impl Relay {
             copies: 1,
             deadline: None,
             seen: Vec::new(),
+            orders: Vec::new(),
         }
     }
 }
@@ -47,6 +49,9 @@ impl Engine for Relay {
     fn on_timer(&mut self, now: Instant) {
         self.seen.push((now, 0));
         self.deadline = self.deadline.filter(|&deadline| deadline > now);
+    }
+    fn obey(&mut self, _now: Instant, order: Order) {
+        self.orders.push(order);
     }
     fn poll_transmit(&mut self, _now: Instant) -> Option<TxFrame> {
         self.out.pop_front()
@@ -306,4 +311,46 @@ fn a_sleeping_worker_wakes_for_frames_and_requests_and_uses_no_cpu_in_between() 
     assert!((1..=2).contains(&asked), "asked {asked} times");
     // A turn takes less than a microsecond: 400 ms of looking would be hundreds of thousands.
     assert!(turns < 50_000, "{turns} turns");
+}
+
+/// Links as a test says they are.
+struct Told(Rc<RefCell<(bool, Vec<&'static str>)>>);
+
+impl Links for Told {
+    fn news(&mut self) -> bool {
+        std::mem::take(&mut self.0.borrow_mut().0)
+    }
+    fn is_up(&self, interface: &str) -> bool {
+        !self.0.borrow().1.contains(&interface)
+    }
+    fn fd(&self) -> Option<RawFd> {
+        None
+    }
+}
+
+#[test]
+fn an_engine_is_told_once_of_each_link_that_is_lost_or_back() {
+    let (mut worker, _ends, clock) = bench(MemoryConfig::default(), WorkerConfig::default());
+    let links = Rc::new(RefCell::new((false, vec!["memory1"])));
+    worker.watch(Box::new(Told(Rc::clone(&links))));
+    let link = |port, up| Order::Link { port: PortId(port), up };
+    assert_eq!(worker.engine().orders, [link(1, false)], "at once, if a port has none from the beginning");
+    assert_eq!(worker.ports().get(PortId(1)).unwrap().state, PortState::Down);
+    let mut tick = 0;
+    let stop = AtomicBool::new(false);
+    worker.run(&stop, &mut |_: Tick<'_, Relay>| {
+        tick += 1;
+        match tick {
+            1 => *links.borrow_mut() = (true, vec!["memory0", "memory1"]),
+            2 => *links.borrow_mut() = (true, vec![]),
+            3 => *links.borrow_mut() = (false, vec!["memory0"]),
+            4 => return Verdict::Stop,
+            _ => {}
+        }
+        clock.advance_to(Instant::from_millis(1 + 20 * (tick + 1)));
+        Verdict::Continue
+    });
+    let all = [link(1, false), link(0, false), link(0, true), link(1, true)];
+    assert_eq!(worker.engine().orders, all, "nothing is asked while there is no news");
+    audit(worker);
 }

@@ -59,7 +59,7 @@ impl Connection {
         }
         self.outcome |= HalfOutcome::ACCEPTED;
         if result.contains(Outcome::ACKED) {
-            self.subflows[index].stale = false;
+            self.subflows[index].stale = self.subflows[index].down;
             self.outcome |= HalfOutcome::ACKED;
             self.recouple(index, conns);
         }

@@ -4,6 +4,7 @@ mod fallback;
 mod handover;
 mod harness;
 mod joins;
+mod links;
 mod middleboxes;
 mod signals;
 mod stress;

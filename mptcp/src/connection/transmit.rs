@@ -81,6 +81,7 @@ impl Connection {
 
     /// Before anything is polled: announcements, data onto subflows, DATA_FIN, window updates, deadlines.
     fn prepare(&mut self, now: Instant, conns: &mut ConnTable, env: &mut Env<'_>) {
+        self.say_withdrawals(now, conns, env);
         if self.paths.deadline <= now {
             self.announce_again(now, conns);
         }

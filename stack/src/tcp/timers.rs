@@ -66,6 +66,20 @@ impl Conn<'_> {
         }
     }
 
+    /// The way to the peer is there again after a time when nothing could be sent: what waits for an answer is sent again at
+    /// once, instead of when a timer fires that has backed off meanwhile (RFC 6298 §5.5 backs off for congestion, of which
+    /// a missing link says nothing).
+    pub fn path_is_back(&mut self, now: Instant) {
+        if self.hot.rto_at == Instant::MAX {
+            return;
+        }
+        if self.cold.timer == TimerKind::TailProbe {
+            self.cold.timer = TimerKind::Retransmit;
+        }
+        self.cold.rtt.backoff = 0;
+        self.hot.rto_at = now;
+    }
+
     /// The peer has not answered for too long: the connection ends, and a reset says so should it still be there.
     pub(super) fn give_up(&mut self, env: &mut Env<'_>) -> Outcome {
         env.counters.inc(Counter::TcpUserTimeouts);

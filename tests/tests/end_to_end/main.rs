@@ -7,6 +7,7 @@ mod configuration;
 mod lifecycle;
 mod opening;
 mod paths;
+mod ports;
 mod recording;
 mod transfers;
 mod wire;

@@ -305,6 +305,12 @@ impl Lab {
         self.link.ip(&format!("link set {} {state}", path.link_towards_client()))
     }
 
+    /// Takes the link of the box's own port on a path away (`ip link set … down` in its namespace), or gives it back.
+    pub fn set_port(&self, path: Path, up: bool) -> Result<()> {
+        let state = if up { "up" } else { "down" };
+        self.middle.ip(&format!("link set {} {state}", path.box_interface()))
+    }
+
     /// Drops this many packets in a thousand at random, on both paths and in both directions; 0 stops it.
     pub fn set_loss(&self, permille: u16) -> Result<()> {
         self.link.nft("table bridge lab\ndelete table bridge lab\n")?;
