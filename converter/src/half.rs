@@ -251,6 +251,11 @@ impl Half {
         self.slowest(conns, |conn| conn.receiver_rtt())
     }
 
+    /// The shift of the windows that the half shows its peer (RFC 7323 §2.2); all its connections offer the same.
+    pub(crate) fn receive_scale(&self, conns: &mut ConnTable) -> u8 {
+        self.connections().filter_map(|id| conns.get(id).map(|conn| conn.receive_scale())).max().unwrap_or_default()
+    }
+
     fn slowest(&self, conns: &mut ConnTable, rtt: impl Fn(&Conn<'_>) -> Duration) -> Duration {
         self.connections().filter_map(|id| conns.get(id).map(|conn| rtt(&conn))).max().unwrap_or_default()
     }

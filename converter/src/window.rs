@@ -49,6 +49,12 @@ impl WindowLimits {
     fn limit(&self, granted: u32, pool: &FramePool) -> u32 {
         granted.min(pool.available() / SHARE_OF_FREE).clamp(self.floor_frames, self.ceiling_frames)
     }
+
+    /// Bytes that a direction still takes of which `held` frames wait, given payload bytes that a frame stands for.
+    fn space(&self, window: &Autotune, held: u32, frame_bytes: u32, pool: &FramePool) -> u32 {
+        let bytes = self.limit(window.granted(), pool).saturating_mul(frame_bytes).max(window.least_bytes);
+        bytes.saturating_sub(held.saturating_mul(frame_bytes))
+    }
 }
 
 /// What one direction of a conversion is granted, by its measured rate and round-trip time.
@@ -64,12 +70,15 @@ pub(crate) struct Autotune {
     last: u32,
     /// Frames that the direction may hold; the floor of the configuration while less.
     granted: u32,
+    /// Bytes that it may hold in any case: what the scale of the source's window can show, twice. Where segments are so small
+    /// that the granted frames hold less, the window would stay closed for ever.
+    least_bytes: u32,
 }
 
 impl Autotune {
     /// A direction of which nothing is known yet.
     pub(crate) const fn new(now: Instant) -> Self {
-        Self { began: now, round_us: 0, delivered: 0, last: 0, granted: 0 }
+        Self { began: now, round_us: 0, delivered: 0, last: 0, granted: 0, least_bytes: 0 }
     }
 
     /// Frames that it may hold by what was measured.
@@ -127,12 +136,13 @@ pub(crate) fn update(
             let (source, sink) = (conversion.half(side), conversion.half(side.other()));
             let rtt = source.receiver_rtt(conns) + sink.srtt(conns);
             window.end_round(now, sink.delivered(conns), rtt, frame_bytes);
+            window.least_bytes = 2 << source.receive_scale(conns);
             *conversion.window_mut(side) = window;
         }
         let held = conversion.half(side.other()).queued_frames(conns);
         // Frames that wait out of order lie inside the window already shown, so they take nothing off what is left.
-        let space = limits.limit(window.granted(), pool).saturating_sub(held);
-        conversion.half_mut(side).set_receive_space(space.saturating_mul(frame_bytes), conns);
+        let space = limits.space(&window, held, frame_bytes, pool);
+        conversion.half_mut(side).set_receive_space(space, conns);
     }
 }
 

@@ -96,3 +96,17 @@ fn limits_and_the_pool_bound_what_is_granted() {
     let short = WindowLimits { floor_frames: 64, ceiling_frames: 4_096 };
     assert_eq!(short.limit(5_000, &pool), 250);
 }
+
+#[test]
+fn a_window_is_never_smaller_than_its_scale_can_show() {
+    let region = mimbox_stack::mem::Region::map(1_024, 2_048).unwrap();
+    let pool = FramePool::new(region, mimbox_stack::PoolConfig { rx_reserve: 24 });
+    let limits = WindowLimits { floor_frames: 8, ceiling_frames: 200 };
+    // Eight segments of 36 bytes are nothing where the window field counts kilobytes.
+    let window = Autotune { least_bytes: 2 << 10, ..Autotune::new(Instant::ZERO) };
+    assert_eq!(limits.space(&window, 0, 36, &pool), 2_048);
+    assert_eq!(limits.space(&window, 40, 36, &pool), 2_048 - 40 * 36);
+    assert_eq!(limits.space(&window, 60, 36, &pool), 0);
+    // Of full segments the frames hold more.
+    assert_eq!(limits.space(&window, 3, 1_428, &pool), 5 * 1_428);
+}
