@@ -51,6 +51,12 @@ impl Mischief {
         self == Self::AcksAhead
     }
 
+    /// True when the adversary's sender may time out: its segment is a burst of hundreds of packets, of which one lost a
+    /// timeout is all that it can mend, with timeouts of a minute in the end.
+    pub(crate) fn may_give_up(self) -> bool {
+        self == Self::SingleBytes
+    }
+
     /// Most bytes of each direction of such a connection: each may cost a packet.
     pub(crate) fn most_bytes(self) -> u64 {
         if self == Self::SingleBytes { 16 << 10 } else { 128 << 10 }

@@ -333,12 +333,14 @@ impl App {
         {
             return Some(format!("got another byte {at} of {} than was sent", self.to_receive));
         }
+        let may_give_up = plan.adversary.is_some_and(|adversary| adversary.mischief.may_give_up());
         let allowed: &[Ended] = match plan.target {
             // It has acknowledged what it may never get: that the bytes are right as far as they go is all there is.
             _ if plan.adversary.is_some_and(|adversary| adversary.mischief.may_lose()) => {
                 return self.ended.is_none().then(|| "is still open though the adversary has given up".to_owned());
             }
             Target::Listening if plan.resets() || plan.may_break => &[Ended::Reset, Ended::Finished, Ended::Failed],
+            Target::Listening if may_give_up => &[Ended::Reset, Ended::Finished],
             Target::Listening => &[Ended::Finished],
             Target::Refusing | Target::Absent => &[Ended::Failed],
         };
