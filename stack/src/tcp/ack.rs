@@ -15,7 +15,7 @@ const IRREGULAR: ConnFlags = ConnFlags::RECOVERY.union(ConnFlags::LOSS).union(Co
 impl Conn<'_> {
     /// Step five: what the segment acknowledges, and the window that it opens.
     pub(super) fn on_acknowledgment(&mut self, now: Instant, segment: &SegmentIn, env: &mut Env<'_>) -> Outcome {
-        let mut outcome = self.take_window(segment);
+        let mut outcome = self.take_window(now, segment);
         let before = self.hot.snd_una;
         let advanced = segment.ack.after(before);
         // RFC 3168 §6.1.1: on a SYN+ACK the flag agrees to ECN and says nothing of marks.

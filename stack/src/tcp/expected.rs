@@ -47,7 +47,7 @@ impl Conn<'_> {
         self.cold.keepalives = 0;
         let mut outcome = Outcome::ACCEPTED;
         let only_data = frame.is_some() && segment.ack == self.hot.snd_una && segment.options.sack.is_empty();
-        outcome |= if only_data { self.take_window(segment) } else { self.on_acknowledgment(now, segment, env) };
+        outcome |= if only_data { self.take_window(now, segment) } else { self.on_acknowledgment(now, segment, env) };
         if let Some(frame) = frame {
             self.deliver(RxSegment::of(segment, frame), out, env);
             outcome |= Outcome::DATA;

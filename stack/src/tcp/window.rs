@@ -7,28 +7,47 @@ use crate::time::{Duration, Instant};
 use crate::wire::{SegmentIn, TcpFlags};
 
 impl Conn<'_> {
-    /// RFC 9293 §3.10.7.4: the window of the newest segment counts.
-    pub(super) fn take_window(&mut self, segment: &SegmentIn) -> Outcome {
+    /// RFC 9293 §3.10.7.4: the window of the newest segment counts. What acknowledges more is newer too, though it be sent
+    /// again and have an old sequence number: a new SND.UNA with an old window would show an edge that there never was.
+    pub(super) fn take_window(&mut self, now: Instant, segment: &SegmentIn) -> Outcome {
         let hot = &mut *self.hot;
-        let newer =
-            segment.seq.after(hot.snd_wl1) || segment.seq == hot.snd_wl1 && segment.ack.at_or_after(hot.snd_wl2);
+        let newer = segment.seq.after(hot.snd_wl1)
+            || segment.seq == hot.snd_wl1 && segment.ack == hot.snd_wl2
+            || segment.ack.after(hot.snd_wl2);
         if !newer {
             return Outcome::empty();
         }
         // RFC 7323 §2.2: the window of a SYN is never scaled.
         let scale = if segment.flags.contains(TcpFlags::SYN) { 0 } else { hot.snd_scale };
         let window = u32::from(segment.window) << scale;
-        hot.snd_wl1 = segment.seq;
-        hot.snd_wl2 = segment.ack;
+        hot.snd_wl1 = hot.snd_wl1.max(segment.seq);
+        hot.snd_wl2 = hot.snd_wl2.max(segment.ack);
         if window == hot.snd_wnd {
             return Outcome::empty();
         }
+        let opened = hot.snd_wnd == 0;
         hot.snd_wnd = window;
+        if opened {
+            self.on_window_opened(now);
+        }
         self.cold.probes = 0;
         if self.cold.timer == TimerKind::Persist {
             self.hot.rto_at = Instant::MAX;
         }
         Outcome::WINDOW
+    }
+
+    /// RFC 9293 §3.8.6.1: while the window was closed the peer's answers were progress enough, so that only now it has to
+    /// acknowledge what waits. What was sent into the closed window was thrown away: it goes again at once, not when a timer
+    /// fires that backed off while nothing could arrive.
+    #[cold]
+    fn on_window_opened(&mut self, now: Instant) {
+        self.cold.progress_at = now;
+        let backed_off = self.cold.timer == TimerKind::Retransmit && self.cold.rtt.backoff > 0;
+        if backed_off && self.hot.rto_at != Instant::MAX {
+            self.cold.rtt.backoff = 0;
+            self.hot.rto_at = now;
+        }
     }
 
     /// True when the peer's window takes a full segment of new data.

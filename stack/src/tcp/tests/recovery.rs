@@ -249,6 +249,38 @@ fn a_peer_that_shrinks_its_window_to_nothing_keeps_its_connection() {
 }
 
 #[test]
+fn a_window_that_opens_after_minutes_is_used_at_once_and_not_too_late() {
+    let mut solo = Solo::usual();
+    ten_out(&mut solo);
+    // Its window shrinks to nothing with all of it under way, for ten minutes.
+    for _ in 0..60 {
+        solo.say(Say::ack(0).window(0));
+        solo.wait(Duration::from_secs(10));
+    }
+    let sent = solo.say(Say::ack(0));
+    let sent = if sent.is_empty() { solo.wait(Duration::from_millis(1)) } else { sent };
+    assert_eq!(spans(&sent).first().map(|span| span.0), Some(0), "sent again when it can arrive");
+    // From now on the peer has as long as any other to acknowledge it.
+    solo.wait(Duration::from_secs(100));
+    assert!(!solo.end.outcome.contains(Outcome::TIMED_OUT));
+    solo.wait(Duration::from_secs(200));
+    assert!(solo.end.outcome.contains(Outcome::TIMED_OUT));
+}
+
+#[test]
+fn a_window_counts_with_what_it_acknowledges_though_the_segment_be_an_old_one() {
+    let mut solo = Solo::usual();
+    ten_out(&mut solo);
+    // New data of the peer's, with a window of ten segments; then old data again, which acknowledges five of them and says
+    // that five are left: the edge stays.
+    solo.say(Say::data(500, 100).window(10));
+    solo.say(Say { ack: 5_000, ..Say::data(0, 500) }.window(5));
+    solo.say(Say { ack: 10_000, ..Say::data(0, 500) }.window(0));
+    let sent = solo.write(5 * FULL, FULL as u16);
+    assert!(sent.is_empty(), "beyond the edge: {:?}", spans(&sent));
+}
+
+#[test]
 fn a_peer_that_never_answers_is_given_up() {
     let mut solo = Solo::usual();
     ten_out(&mut solo);
