@@ -194,6 +194,10 @@ pub struct Connection {
     pub(crate) peer_denies_joins: bool,
     /// There was never more than one subflow and nothing was sent twice: what is in flight is contiguous.
     pub(crate) contiguous: bool,
+    /// Something was sent twice, on two subflows.
+    pub(crate) repeated: bool,
+    /// Something was sent or received on another subflow than the first, which has ended.
+    pub(crate) elsewhere: bool,
     /// The subflow whose data arrived last: window updates go there.
     pub(crate) last_rx: Option<ConnId>,
     pub(crate) paths: PathManager,
@@ -285,6 +289,8 @@ impl Connection {
             remote: Derived { token: 0, idsn: Dsn(0) },
             peer_denies_joins: false,
             contiguous: true,
+            repeated: false,
+            elsewhere: false,
             last_rx: None,
             paths: PathManager::default(),
             local_address,

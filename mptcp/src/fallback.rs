@@ -12,7 +12,7 @@ use crate::dsn::Dsn;
 use crate::event::{Event, HalfOutcome};
 use crate::limits::{INFINITE_ON_ACKS, UNCONFIRMED_TIMEOUTS};
 use crate::option::{MptcpOption, ResetReason};
-use crate::subflow::{Phase, ResetWith};
+use crate::subflow::{Phase, ResetWith, Subflow};
 
 /// Why a connection falls back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -156,7 +156,7 @@ impl Connection {
     /// The peer maps all that follows without end: it falls back. With one subflow and contiguous data that is the line
     /// which the mappings lie on anyway.
     pub(crate) fn on_infinite_mapping(&mut self, index: usize, now: Instant, conns: &mut ConnTable, env: &mut Env<'_>) {
-        if !self.may_fall_back() {
+        if !self.may_follow(now, index, conns, env) {
             return self.abort_subflow(now, index, Some(ResetReason::MptcpSpecific), ResetWith::Nothing, conns, env);
         }
         self.fall_back(index, Reason::InfiniteMapping, conns, env);
@@ -165,6 +165,33 @@ impl Connection {
     /// True when the stream is contiguous on the one subflow, so that plain TCP can go on where MPTCP ends.
     pub(crate) fn may_fall_back(&self) -> bool {
         self.contiguous && self.subflows.len() == 1 && self.rcv.reorder.is_empty()
+    }
+
+    /// Something is sent on a second subflow.
+    pub(crate) fn repeat(&mut self) {
+        self.contiguous = false;
+        self.repeated = true;
+    }
+
+    /// True when the connection can follow a peer that fell back on subflow `index`. A join of ours may be under way of which
+    /// the peer does not know, or may have failed, or stands and has carried nothing. The stream is contiguous on the first
+    /// subflow then all the same, and the others are reset.
+    fn may_follow(&mut self, now: Instant, index: usize, conns: &mut ConnTable, env: &mut Env<'_>) -> bool {
+        if self.may_fall_back() {
+            return true;
+        }
+        let first = self.subflows.get(index).is_some_and(Subflow::is_initial);
+        let carries = |subflow: &Subflow| !subflow.is_initial() && subflow.has_carried();
+        let elsewhere = self.elsewhere || self.subflows.iter().any(carries);
+        let nothing_elsewhere = first && !elsewhere && !self.repeated && self.rcv.reorder.is_empty();
+        if nothing_elsewhere {
+            for other in (0..self.subflows.len()).filter(|&other| other != index) {
+                let reason = Some(ResetReason::MiddleboxInterference);
+                self.abort_subflow(now, other, reason, ResetWith::Nothing, conns, env);
+            }
+            self.contiguous = true;
+        }
+        nothing_elsewhere
     }
 
     /// A mapping that starts at `dsn` does not match its checksum.
@@ -200,12 +227,11 @@ impl Connection {
     }
 
     /// The peer says that what we sent from `dsn` on did not arrive as it was.
-    pub(crate) fn on_fail(&mut self, index: usize, conns: &mut ConnTable, env: &mut Env<'_>) {
+    pub(crate) fn on_fail(&mut self, now: Instant, index: usize, conns: &mut ConnTable, env: &mut Env<'_>) {
         env.counters.inc(Counter::MptcpFailIn);
-        if !self.may_fall_back() {
+        if !self.may_follow(now, index, conns, env) {
             // It came on an ACK, not with a reset: the peer goes on as plain TCP on what it takes for the only subflow. What
-            // is in flight here lies on no single line, a join of ours perhaps being under way. To go on would give the
-            // peer's application data twice, or unchecked.
+            // is in flight here lies on no single line. To go on would give the peer's application data twice, or unchecked.
             env.counters.inc(Counter::MptcpFastcloseOut);
             self.reset_all(ResetWith::FastClose, conns, env);
             return self.reset_by_peer(env);

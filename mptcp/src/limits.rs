@@ -8,6 +8,9 @@ pub const MAX_SUBFLOWS: usize = 8;
 pub const MAX_MAPPINGS: usize = 8192;
 /// Most frames that a subflow keeps while their mapping is missing.
 pub const MAX_UNMAPPED_FRAMES: usize = 256;
+/// How long a subflow keeps data while its mapping is missing: a peer whose options no longer pass sends it again and again
+/// at data level, a frame at a time. Longer than the backoff of a few such timeouts.
+pub const MAX_UNMAPPED_TIME: Duration = Duration::from_secs(10);
 /// Most addresses that a connection announces.
 pub const MAX_ANNOUNCED: usize = 8;
 /// Most events that wait for the owner.

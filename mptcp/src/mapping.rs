@@ -4,10 +4,10 @@
 use std::collections::VecDeque;
 
 use mimbox_stack::limits::{COALESCED, SMALL_SEGMENT};
-use mimbox_stack::{Counter, Env, FrameId, Ring, RxQueue, RxSegment, SeqNum, checksum};
+use mimbox_stack::{Counter, Env, FrameId, Instant, Ring, RxQueue, RxSegment, SeqNum, checksum};
 
 use crate::dsn::Dsn;
-use crate::limits::{MAX_MAPPINGS, MAX_UNMAPPED_FRAMES};
+use crate::limits::{MAX_MAPPINGS, MAX_UNMAPPED_FRAMES, MAX_UNMAPPED_TIME};
 use crate::pieces;
 
 /// How far ahead of the data a mapping may lie and still be believed.
@@ -84,6 +84,8 @@ pub(crate) struct Mapper {
     next: SeqNum,
     /// True when the front mapping's checksum has matched.
     verified: bool,
+    /// Since when the data that is next in order waits for a mapping.
+    unmapped_since: Option<Instant>,
 }
 
 impl Mapper {
@@ -195,6 +197,7 @@ impl Mapper {
     /// When the subflow cannot go on; what was placed before the fault is in `out`.
     pub(crate) fn map(
         &mut self,
+        now: Instant,
         fresh: &mut RxQueue,
         out: &mut RxQueue,
         env: &mut Env<'_>,
@@ -226,17 +229,22 @@ impl Mapper {
             }
             self.pending.push_back(segment, env.rx_rings);
         }
-        if self.pending.is_empty() { Ok(()) } else { self.map_pending(out, env) }
+        if self.pending.is_empty() { Ok(()) } else { self.map_pending(now, out, env) }
     }
 
-    fn map_pending(&mut self, out: &mut RxQueue, env: &mut Env<'_>) -> Result<(), MappingError> {
+    fn map_pending(&mut self, now: Instant, out: &mut RxQueue, env: &mut Env<'_>) -> Result<(), MappingError> {
         while let Some(first) = self.pending.front() {
             let (seq, end) = (first.seq, first.end());
             self.forget_before(seq);
             let Some(mapping) = self.mappings.front().copied().filter(|known| known.start.at_or_before(seq)) else {
                 // RFC 8684 §3.3.1: unmapped data is kept for a while, then the subflow counts as broken.
-                return if self.pending.len() > MAX_UNMAPPED_FRAMES { Err(MappingError::Unmapped) } else { Ok(()) };
+                let since = *self.unmapped_since.get_or_insert(now);
+                let hopeless = self.pending.len() > MAX_UNMAPPED_FRAMES
+                    || self.is_passed_over()
+                    || now.since(since) > MAX_UNMAPPED_TIME;
+                return if hopeless { Err(MappingError::Unmapped) } else { Ok(()) };
             };
+            self.unmapped_since = None;
             if mapping.checksum.is_some() && !self.verified && !self.verify(&mapping, env)? {
                 return Ok(());
             }
@@ -254,6 +262,13 @@ impl Mapper {
         }
         self.forget_before(self.next);
         Ok(())
+    }
+
+    /// True when the data of a whole later mapping is here in order: one for what is before it will not come any more. A
+    /// mapping stands on some segment of those that it maps.
+    fn is_passed_over(&self) -> bool {
+        let (Some(later), Some(last)) = (self.mappings.front(), self.pending.back()) else { return false };
+        later.end().at_or_before(last.end())
     }
 
     fn forget_before(&mut self, seq: SeqNum) {

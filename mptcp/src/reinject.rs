@@ -88,7 +88,7 @@ impl Connection {
             };
             self.put_on(now, at, &mut candidates[pick], conns, env);
             env.counters.inc(Counter::MptcpReinjections);
-            self.contiguous = false;
+            self.repeat();
         }
         self.reinjection.cursor = (end < self.snd.next).then_some(end);
         self.reinjection.off_backup &= self.reinjection.is_running();
@@ -135,7 +135,7 @@ impl Connection {
                 continue;
             }
             self.put_on(now, at, &mut candidates[fast], conns, env);
-            self.contiguous = false;
+            self.repeat();
             env.counters.inc(Counter::MptcpOpportunistic);
             self.penalise(now, slowest, conns, env);
         }

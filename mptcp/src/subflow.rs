@@ -173,6 +173,11 @@ impl Subflow {
         if self.signals.is_empty() { Instant::MAX } else { self.signals_due }
     }
 
+    /// True when data was sent or received on it.
+    pub(crate) fn has_carried(&self) -> bool {
+        self.bytes_sent + self.bytes_received > 0
+    }
+
     /// True for the subflow of the MP_CAPABLE handshake.
     pub(crate) fn is_initial(&self) -> bool {
         self.origin == Origin::Initial

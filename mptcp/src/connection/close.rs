@@ -164,6 +164,7 @@ impl Connection {
         subflow.phase = Phase::Aborted;
         subflow.third_ack_due = Instant::MAX;
         subflow.mapper.clear(env);
+        self.elsewhere |= !subflow.is_initial() && subflow.has_carried();
         if self.over {
             return;
         }

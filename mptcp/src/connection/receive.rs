@@ -31,7 +31,7 @@ impl Connection {
             return self.on_fastclose(conns, env);
         }
         if signals.fail.is_some() {
-            self.on_fail(index, conns, env);
+            self.on_fail(now, index, conns, env);
         }
         if let Some(dss) = &signals.dss {
             self.on_dss(now, index, segment, dss, conns, env);
@@ -220,7 +220,7 @@ impl Connection {
         env: &mut Env<'_>,
     ) {
         let mut mapped = std::mem::take(&mut self.mapped);
-        let verdict = self.subflows[index].mapper.map(fresh, &mut mapped, env);
+        let verdict = self.subflows[index].mapper.map(now, fresh, &mut mapped, env);
         while let Some(segment) = mapped.pop_front() {
             self.deliver(segment, out, env);
         }

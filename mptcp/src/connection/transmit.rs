@@ -158,7 +158,9 @@ impl Connection {
             let at = self.snd.next;
             self.put_on(now, at, &mut candidates[pick], conns, env);
             if self.scheduler.kind == SchedulerKind::Redundant {
-                self.contiguous &= candidates.len() == 1;
+                if candidates.len() > 1 {
+                    self.repeat();
+                }
                 for other in 0..candidates.len() {
                     if other != pick && (candidates[other].space >= len || candidates[other].idle) {
                         self.put_on(now, at, &mut candidates[other], conns, env);

@@ -10,13 +10,14 @@ const FIRST: Dsn = Dsn(u64::MAX - 100);
 struct Fixture {
     world: World,
     mapper: Mapper,
+    now: Instant,
     next_in: u32,
     next_out: u64,
 }
 
 impl Fixture {
     fn new() -> Self {
-        Self { world: World::new(256), mapper: Mapper::new(ORIGIN), next_in: 1, next_out: 0 }
+        Self { world: World::new(256), mapper: Mapper::new(ORIGIN), now: Instant::ZERO, next_in: 1, next_out: 0 }
     }
 
     fn mapping(ssn: u32, len: u32) -> Mapping {
@@ -44,7 +45,7 @@ impl Fixture {
         fresh.push_back(self.world.rx(ORIGIN + self.next_in, 0, bytes));
         self.next_in += bytes.len() as u32;
         let mut out = RxQueue::new();
-        let outcome = self.mapper.map(&mut fresh, &mut out, &mut self.world.env());
+        let outcome = self.mapper.map(self.now, &mut fresh, &mut out, &mut self.world.env());
         for segment in out {
             assert_eq!(Dsn(segment.dsn), FIRST + self.next_out);
             assert_eq!(self.world.bytes(&segment), stream(segment.dsn, usize::from(segment.len)));
@@ -171,6 +172,49 @@ fn too_much_data_without_a_mapping_breaks_the_subflow() {
 }
 
 #[test]
+fn data_that_later_mappings_pass_over_breaks_the_subflow() {
+    let mut f = Fixture::new();
+    // A middlebox joined two segments and kept the options of one.
+    f.declare(Fixture::mapping(1, 100)).unwrap();
+    f.arrive(200).unwrap();
+    assert_eq!(f.next_out, 100);
+    f.declare(Fixture::mapping(201, 100)).unwrap();
+    f.arrive(99).unwrap();
+    assert_eq!(f.arrive(1), Err(MappingError::Unmapped));
+    f.finish();
+}
+
+#[test]
+fn a_mapping_may_come_with_the_last_of_its_data() {
+    let mut f = Fixture::new();
+    f.declare(Fixture::mapping(201, 100)).unwrap();
+    f.arrive(100).unwrap();
+    f.arrive(99).unwrap();
+    f.declare(Fixture::mapping(1, 200)).unwrap();
+    f.arrive(1).unwrap();
+    f.arrive(100).unwrap();
+    assert_eq!(f.next_out, 300);
+    f.finish();
+}
+
+#[test]
+fn data_waits_ten_seconds_for_its_mapping() {
+    let mut f = Fixture::new();
+    f.arrive(16).unwrap();
+    f.now = Instant::ZERO + MAX_UNMAPPED_TIME;
+    f.arrive(16).unwrap();
+    f.declare(Fixture::mapping(1, 32)).unwrap();
+    f.arrive(16).unwrap();
+    assert_eq!(f.next_out, 32);
+    // The last 16 have a time of their own.
+    f.now += MAX_UNMAPPED_TIME;
+    f.arrive(16).unwrap();
+    f.now += mimbox_stack::Duration::from_millis(1);
+    assert_eq!(f.arrive(16), Err(MappingError::Unmapped));
+    f.finish();
+}
+
+#[test]
 fn nothing_of_a_summed_mapping_passes_before_all_of_it_verifies() {
     let mut f = Fixture::new();
     f.declare(Fixture::summed(1, 101)).unwrap();
@@ -206,7 +250,8 @@ fn place(world: &mut World, mapper: &mut Mapper, mapping: Mapping, ssn: u32, byt
         return (true, told(mapper, &Ok(()), RxQueue::from([segment]), world));
     }
     fresh.push_back(segment);
-    let result = mapper.insert(mapping).and_then(|()| mapper.map(&mut fresh, &mut out, &mut world.env()));
+    let result =
+        mapper.insert(mapping).and_then(|()| mapper.map(Instant::ZERO, &mut fresh, &mut out, &mut world.env()));
     out.extend(fresh);
     (false, told(mapper, &result, out, world))
 }
@@ -215,7 +260,8 @@ fn place(world: &mut World, mapper: &mut Mapper, mapping: Mapping, ssn: u32, byt
 fn place_in_two(world: &mut World, mapper: &mut Mapper, mapping: Mapping, ssn: u32, bytes: &[u8]) -> String {
     let (mut fresh, mut out) = (RxQueue::new(), RxQueue::new());
     fresh.push_back(world.rx(ORIGIN + ssn, 0, bytes));
-    let result = mapper.insert(mapping).and_then(|()| mapper.map(&mut fresh, &mut out, &mut world.env()));
+    let result =
+        mapper.insert(mapping).and_then(|()| mapper.map(Instant::ZERO, &mut fresh, &mut out, &mut world.env()));
     out.extend(fresh);
     told(mapper, &result, out, world)
 }

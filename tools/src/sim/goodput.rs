@@ -229,6 +229,7 @@ fn download() -> Plan {
         client_pace: 0,
         server_pace: 0,
         may_break: false,
+        may_change: false,
         adversary: None,
     }
 }

@@ -52,12 +52,22 @@ pub enum Does {
 impl Does {
     /// True for what a Multipath TCP connection may end in a fallback by (RFC 8684 §3.7).
     pub(crate) const fn may_cause_fallback(self) -> bool {
-        matches!(self, Self::Strips(_) | Self::Changes { .. })
+        matches!(self, Self::Strips(_) | Self::Changes { .. } | Self::Joins { .. })
+    }
+
+    /// True for one that takes MPTCP options away.
+    pub(crate) const fn strips(self) -> bool {
+        matches!(self, Self::Strips(_))
     }
 
     /// True for one that MPTCP's checksum is there to find.
     pub(crate) const fn changes_payload(self) -> bool {
         matches!(self, Self::Changes { .. })
+    }
+
+    /// True for one after which there may be payload without a mapping on a subflow that works otherwise.
+    pub(crate) const fn loses_mappings(self) -> bool {
+        matches!(self, Self::Joins { .. })
     }
 }
 

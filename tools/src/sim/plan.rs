@@ -65,9 +65,11 @@ pub struct Plan {
     pub client_pace: u32,
     /// Bytes per millisecond that the server reads; zero is without limit.
     pub server_pace: u32,
-    /// A middlebox changes payload of Multipath TCP: a subflow that finds it is reset (RFC 8684 §3.7), and if it was the
-    /// last one, so is the connection.
+    /// A middlebox changes payload of Multipath TCP, or loses mappings by joining segments, or strips them on the only path
+    /// that is left: a subflow that finds it is reset (RFC 8684 §3.7, §6), and if it was the last one, so is the connection.
     pub may_break: bool,
+    /// A middlebox changes payload of Multipath TCP.
+    pub may_change: bool,
     /// The end that an adversary plays, if one does.
     pub adversary: Option<Adversary>,
 }
@@ -138,6 +140,7 @@ impl Plan {
             client_pace: slow_pace(rng, traffic, down),
             server_pace: slow_pace(rng, traffic, up),
             may_break: false,
+            may_change: false,
             adversary: None,
         };
         if chance(rng, traffic.adversary_ppm) {
@@ -329,7 +332,7 @@ impl App {
             return Some(complaint.clone());
         }
         if let Some(at) = self.differs
-            && !(plan.may_break && fell_back)
+            && !(plan.may_change && fell_back)
         {
             return Some(format!("got another byte {at} of {} than was sent", self.to_receive));
         }

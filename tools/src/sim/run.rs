@@ -222,12 +222,18 @@ pub fn run_captured(
     let options = profile.options(seed, connections);
     let mut rng = draw::stream(seed, 2);
     let mut plans: Vec<Plan> = (0..connections).map(|_| Plan::draw(&mut rng, &options.traffic)).collect();
+    // Clients that withdraw their first address have one path left; data that it strips of options cannot be taken there.
+    let left = options.clients.leave_after.is_some();
+    let left_with_stripper = left && options.middleboxes[1].iter().flatten().any(|middlebox| middlebox.does.strips());
     for plan in &mut plans {
         // smoltcp cannot put a destination option into its SYN, and has a link of its own only to a box.
         if !options.topology.has_foreign_clients() && plan.speaks == Speaks::ForeignTcp {
             plan.speaks = Speaks::Tcp;
         }
-        plan.may_break = plan.speaks == Speaks::Mptcp && options.middleboxes().any(|does| does.changes_payload());
+        let mptcp = plan.speaks == Speaks::Mptcp;
+        plan.may_change = mptcp && options.middleboxes().any(|does| does.changes_payload());
+        plan.may_break =
+            plan.may_change || mptcp && (options.middleboxes().any(Does::loses_mappings) || left_with_stripper);
         // What the box only forwards is its ends' affair.
         if options.topology == Topology::Transparent && plan.speaks != Speaks::Mptcp {
             plan.adversary = None;
