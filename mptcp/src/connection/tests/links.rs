@@ -77,6 +77,7 @@ fn a_link_that_is_back_is_used_at_once_however_far_its_timer_had_backed_off() {
 fn a_link_that_was_lost_while_nothing_was_sent_is_used_again() {
     let mut pair = pair(3, vec![Path::clean(10), Path::clean(30)]);
     pair.hosts[0].closes = false;
+    pair.hosts[1].closes = false;
     pair.hosts[0].to_write = 1000;
     pair.hosts[1].to_write = 1000;
     assert!(pair.run(MINUTE, |pair| pair.hosts[0].read == 1000 && pair.hosts[1].read == 1000));
@@ -86,24 +87,25 @@ fn a_link_that_was_lost_while_nothing_was_sent_is_used_again() {
     link(&mut pair, 0, true);
     let share = |pair: &mut Pair| pair.hosts[1].connection().subflow_stats().next().map_or(0, |stats| stats.bytes_sent);
     let before = share(&mut pair);
-    pair.hosts[1].to_write = 2_001_000;
+    pair.hosts[1].to_write = 2_000_000;
     assert!(pair.run(MINUTE, |pair| pair.hosts[0].read == 2_001_000), "{}", pair.status());
     assert!(share(&mut pair) > before + 1_000_000, "the faster path carries most of it");
 }
 
 #[test]
 fn the_first_address_is_withdrawn_and_announced_again_under_its_id() {
-    let config = MptcpConfig::default();
-    let mut pair = Pair::new(5, vec![Path::clean(10), Path::clean(12)], [config; 2]);
+    let mut pair = pair(5, vec![Path::clean(10), Path::clean(12)]);
+    pair.hosts[0].closes = false;
     pair.hosts[1].closes = false;
     pair.hosts[0].to_write = 4_000_000;
-    assert!(pair.run(MINUTE, |pair| pair.hosts[1].read > 500_000));
+    assert!(pair.run(MINUTE, |pair| pair.counter(0, Counter::MptcpJoinAccepted) == 1));
     pair.wanted.clear();
     // The client's second address is the one that stays; the server's subflows all have its first address.
     let now = pair.now;
     let host = &mut pair.hosts[0];
     host.connection.as_mut().unwrap().withdraw(now, 0, &mut host.conns, &mut host.world.env());
-    assert!(pair.run(SECOND * 5, |pair| pair.hosts[1].events.contains(&Event::PeerRemoved { id: 0 })));
+    // The reset of its subflow may be there first, and then there is nothing left to remove.
+    assert!(pair.run(SECOND * 5, |pair| pair.counter(1, Counter::MptcpRemoveAddrIn) == 1));
     assert_eq!(pair.counter(0, Counter::MptcpRemoveAddrOut), 1);
     let host = &mut pair.hosts[0];
     let connection = host.connection.as_mut().unwrap();
