@@ -1,9 +1,10 @@
-//! The admin socket: how `mimbox stats` and `mimbox connections` ask a running box.
+//! The admin socket: how `mimbox stats`, `mimbox connections` and `mimbox events` ask a running box.
 //!
 //! What is told is the present: a request wakes the worker, which answers it between two batches of packets, at a tick
 //! of its own. The worker never waits for the operator, and the operator waits no longer than `PATIENCE` for it.
 //!
-//! A request is a line (`stats` or `connections LIMIT`), the answer a JSON document up to the end of the stream.
+//! A request is a line (`stats` or `connections LIMIT`), the answer a JSON document up to the end of the stream. To `events`
+//! the answer has no end: it is one document a line, for as long as the asker reads and the box runs.
 
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
@@ -11,13 +12,14 @@ use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::events::{EVENTS_MAX, EventRow};
 use crate::metrics::{ConnectionList, Snapshot};
 
 #[cfg(test)]
@@ -29,6 +31,13 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const REQUEST_MAX: u64 = 256;
 /// Most connections that one answer lists, so that a tick stays short.
 pub const CONNECTIONS_MAX: usize = 10_000;
+
+/// Most who follow the events at a time.
+pub const FOLLOWERS_MAX: usize = 8;
+/// Events that wait for one of them beside what its socket holds: a ring full of old ones and what comes meanwhile.
+const FOLLOWER_BACKLOG: usize = 2 * EVENTS_MAX;
+/// How often it is looked whether a follower to whom there is nothing to say is still there.
+const FOLLOWER_CHECK: Duration = Duration::from_millis(500);
 
 /// Why the admin socket could not be made or asked.
 #[derive(Debug, Error)]
@@ -84,6 +93,8 @@ pub enum Request {
         /// Where the list goes.
         answer: Answer<ConnectionList>,
     },
+    /// All events from now on, and those that nobody has read yet.
+    Events(SyncSender<EventRow>),
 }
 
 /// Where an answer goes; the asker may have gone.
@@ -125,7 +136,7 @@ impl AdminServer {
         let listener = bind(path)?;
         let (ask, requests) = channel();
         let stop = Arc::new(AtomicBool::new(false));
-        let serving = Serving { ask, wake };
+        let serving = Serving { ask, wake, followers: Arc::default() };
         let stopping = Arc::clone(&stop);
         let thread = std::thread::Builder::new()
             .name("admin".to_owned())
@@ -175,6 +186,8 @@ fn bind(path: &Path) -> Result<UnixListener, AdminError> {
 struct Serving<W> {
     ask: Sender<Request>,
     wake: W,
+    /// Threads that tell events.
+    followers: Arc<AtomicUsize>,
 }
 
 impl<W: Fn()> Serving<W> {
@@ -202,7 +215,11 @@ impl<W: Fn()> Serving<W> {
             ["connections", limit] if limit.parse::<usize>().is_ok() => {
                 self.connections(limit.parse().unwrap_or(CONNECTIONS_MAX))
             }
-            _ => refusal("the request is not known; this box answers `stats` and `connections LIMIT`"),
+            ["events"] => match self.follow(&stream) {
+                Ok(()) => return Ok(()),
+                Err(why) => refusal(&why),
+            },
+            _ => refusal("the request is not known; this box answers `stats`, `connections LIMIT` and `events`"),
         };
         stream.write_all(answer.as_bytes())?;
         stream.write_all(b"\n")
@@ -216,6 +233,29 @@ impl<W: Fn()> Serving<W> {
         self.ask_worker(|answer| Request::Connections { limit: limit.min(CONNECTIONS_MAX), answer })
     }
 
+    /// Has a thread of its own tell events to whoever is at the other end.
+    fn follow(&self, stream: &UnixStream) -> Result<(), String> {
+        let told = stream.try_clone().map_err(|error| error.to_string())?;
+        if self.followers.load(Ordering::Relaxed) >= FOLLOWERS_MAX {
+            return Err(format!("{FOLLOWERS_MAX} others follow the events already: end one of them"));
+        }
+        let (follower, rows) = sync_channel(FOLLOWER_BACKLOG);
+        self.ask.send(Request::Events(follower)).map_err(|_| "the box is stopping".to_owned())?;
+        (self.wake)();
+        self.followers.fetch_add(1, Ordering::Relaxed);
+        let count = Arc::clone(&self.followers);
+        let work = move || {
+            if let Err(error) = tell(told, &rows) {
+                tracing::debug!(%error, "somebody who followed the events is gone");
+            }
+            count.fetch_sub(1, Ordering::Relaxed);
+        };
+        std::thread::Builder::new().name("events".to_owned()).spawn(work).map(drop).map_err(|error| {
+            self.followers.fetch_sub(1, Ordering::Relaxed);
+            error.to_string()
+        })
+    }
+
     fn ask_worker<T: serde::Serialize>(&self, request: impl FnOnce(Answer<T>) -> Request) -> String {
         let (answer, answered) = channel();
         if self.ask.send(request(Answer(answer))).is_err() {
@@ -227,6 +267,29 @@ impl<W: Fn()> Serving<W> {
             // The worker went away with the request.
             Err(RecvTimeoutError::Disconnected) => refusal("the box is stopping"),
             Err(RecvTimeoutError::Timeout) => refusal("the worker did not answer in time"),
+        }
+    }
+}
+
+/// Writes events until the reader is gone or the box stops. A reader may take its time: the worker does not wait for it.
+fn tell(mut stream: UnixStream, rows: &Receiver<EventRow>) -> io::Result<()> {
+    stream.set_write_timeout(None)?;
+    loop {
+        match rows.recv_timeout(FOLLOWER_CHECK) {
+            Ok(row) => {
+                let line = serde_json::to_string(&row).map_err(io::Error::other)?;
+                stream.write_all(line.as_bytes())?;
+                stream.write_all(b"\n")?;
+            }
+            Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            Err(RecvTimeoutError::Timeout) => {
+                stream.set_nonblocking(true)?;
+                let heard = stream.read(&mut [0]);
+                stream.set_nonblocking(false)?;
+                if heard.is_ok_and(|bytes| bytes == 0) {
+                    return Ok(());
+                }
+            }
         }
     }
 }
@@ -252,13 +315,38 @@ pub fn ask_connections(path: &Path, limit: usize) -> Result<ConnectionList, Admi
     ask(path, &format!("connections {limit}"))
 }
 
-fn ask<T: serde::de::DeserializeOwned>(path: &Path, request: &str) -> Result<T, AdminError> {
-    let answer = exchange(path, request).map_err(|source| match source.kind() {
+/// Follows the events of the box at `path`: `each` gets every one, until it fails or the box stops.
+///
+/// # Errors
+/// When nobody answers, or with an error. An error of `each` ends it in silence.
+pub fn follow_events(path: &Path, mut each: impl FnMut(&EventRow) -> io::Result<()>) -> Result<(), AdminError> {
+    let failed = |source: io::Error| no_answer(path, source);
+    let mut stream = UnixStream::connect(path).map_err(failed)?;
+    writeln!(stream, "events").map_err(failed)?;
+    for line in BufReader::new(stream).lines() {
+        let line = line.map_err(failed)?;
+        if each(&read_answer(path, &line)?).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn no_answer(path: &Path, source: io::Error) -> AdminError {
+    match source.kind() {
         io::ErrorKind::PermissionDenied => AdminError::Forbidden(path.to_owned()),
         _ => AdminError::NoAnswer { path: path.to_owned(), source },
-    })?;
-    serde_json::from_str(&answer).map_err(|unreadable| {
-        let error = serde_json::from_str::<serde_json::Value>(&answer).ok();
+    }
+}
+
+fn ask<T: serde::de::DeserializeOwned>(path: &Path, request: &str) -> Result<T, AdminError> {
+    let answer = exchange(path, request).map_err(|source| no_answer(path, source))?;
+    read_answer(path, &answer)
+}
+
+fn read_answer<T: serde::de::DeserializeOwned>(path: &Path, answer: &str) -> Result<T, AdminError> {
+    serde_json::from_str(answer).map_err(|unreadable| {
+        let error = serde_json::from_str::<serde_json::Value>(answer).ok();
         let said = error.as_ref().and_then(|value| value.get("error")?.as_str());
         let answer = said.map_or_else(|| format!("something that is not known here ({unreadable})"), str::to_owned);
         AdminError::Refused { path: path.to_owned(), answer }

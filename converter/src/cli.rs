@@ -78,6 +78,17 @@ pub(crate) enum Command {
         #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=CONNECTIONS_MAX as i64))]
         limit: u16,
     },
+    /// Follow what happens in a running box: connections, subflows, addresses, ports.
+    #[command(after_help = "Example:\n  mimbox events --json\n\n\
+                            One event a line, until the box stops or this is interrupted. The first line says how many\n\
+                            were lost because nobody followed them; the latest 1024 of those come next.")]
+    Events {
+        #[command(flatten)]
+        whom: Whom,
+        /// Print one JSON document a line, for scripts.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// Which box is asked.

@@ -5,10 +5,11 @@ pub(crate) mod time_wait;
 use mimbox_mptcp::Event;
 use mimbox_stack::tcp::State;
 use mimbox_stack::wire::IpInfo;
-use mimbox_stack::{ConnId, Counter, FlowKey, Instant, Outgoing, RxFrame, SegmentIn, TcpFlags};
+use mimbox_stack::{ConnId, Counter, FlowKey, Instant, Outgoing, PortId, RxFrame, SegmentIn, TcpFlags};
 
 use crate::closing::time_wait::{Rest, Resting, TimeWaitId};
 use crate::conversion::{ConversionId, Side};
+use crate::events::{By, ConversionEnd, Happening};
 use crate::path::{Origin, Path};
 use crate::shard::{FlowEntry, Shard};
 
@@ -25,12 +26,13 @@ impl Shard {
     }
 
     /// The peer on `side` is gone: the other side is told so by a reset.
-    pub(crate) fn carry_reset(&mut self, id: ConversionId, side: Side, why: Counter) {
+    pub(crate) fn carry_reset(&mut self, id: ConversionId, side: Side, why: Counter, end: ConversionEnd) {
         let Some(conversion) = self.conversions.get_mut(id) else { return };
         if conversion.aborted {
             return;
         }
         conversion.aborted = true;
+        conversion.end = end;
         self.res.counters.inc(why);
         conversion.half_mut(side.other()).abort(&mut self.conns, &mut self.res.env());
         self.touch(id);
@@ -42,11 +44,43 @@ impl Shard {
             let Some(conversion) = self.conversions.get_mut(id) else { return };
             let Some(event) = conversion.half_mut(side).poll_event() else { return };
             match event {
-                Event::SubflowEnded(conn) => self.remove_connection(now, conn),
+                Event::SubflowEnded(conn, end) => {
+                    self.note_subflow(now, id, conn, |flow, port| Happening::SubflowClosed { flow, port, end });
+                    self.remove_connection(now, conn);
+                }
+                Event::SubflowEstablished(conn) => {
+                    self.note_subflow(now, id, conn, |flow, port| Happening::SubflowJoined { flow, port });
+                }
+                Event::Priority { subflow, backup } => {
+                    self.note_subflow(now, id, subflow, |flow, _| Happening::Priority { flow, backup });
+                }
+                Event::Fallback(reason) => self.events.note(now, Some(id.number()), Happening::FellBack(reason)),
+                Event::PeerAnnounced { id: addr_id, addr, port } => {
+                    let announced = Happening::Announced { by: By::Client, id: addr_id, addr, port };
+                    self.events.note(now, Some(id.number()), announced);
+                }
+                Event::PeerRemoved { id: addr_id } => {
+                    let withdrawn = Happening::Withdrawn { by: By::Client, id: addr_id };
+                    self.events.note(now, Some(id.number()), withdrawn);
+                }
                 // What ends a connection while it is polled is told by this event alone: no verb follows that could say it.
                 Event::Closed => conversion.progress_mut(side).ended = true,
-                _ => {}
+                Event::Established | Event::DataFin | Event::Reset => {}
             }
+        }
+    }
+
+    /// Notes what happened to a subflow, while its connection is still there to say which it is.
+    fn note_subflow(
+        &mut self,
+        now: Instant,
+        id: ConversionId,
+        conn: ConnId,
+        what: impl FnOnce(FlowKey, Option<PortId>) -> Happening,
+    ) {
+        let port = self.paths.get(conn).map(|path| path.origin().port);
+        if let Some(conn) = self.conns.get(conn) {
+            self.events.note(now, Some(id.number()), what(*conn.flow(), port));
         }
     }
 
@@ -81,6 +115,9 @@ impl Shard {
     /// Forgets the conversion and gives back all it held.
     pub(crate) fn remove_conversion(&mut self, now: Instant, id: ConversionId) {
         let Some(mut conversion) = self.conversions.remove(id) else { return };
+        if conversion.established {
+            self.events.note(now, Some(id.number()), Happening::Closed(conversion.end));
+        }
         for side in Side::BOTH {
             let half = conversion.half_mut(side);
             for conn in half.connections() {

@@ -3,6 +3,7 @@
 use mimbox_stack::Instant;
 use mimbox_stack::tcp::Offer;
 
+use crate::events::ConversionEnd;
 use crate::half::Half;
 use crate::settings::MptcpTerms;
 use crate::window::Autotune;
@@ -94,6 +95,8 @@ pub(crate) struct Conversion {
     pub client_ipv4: bool,
     /// One side was reset: nothing is left to do but to tell the other.
     pub aborted: bool,
+    /// How it ends.
+    pub end: ConversionEnd,
     /// The client's third ACK has arrived: the server may be answered.
     pub established: bool,
     /// It stands in the shard's list of conversions with something to do.

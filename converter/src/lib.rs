@@ -3,6 +3,7 @@
 
 pub mod admin;
 pub mod config;
+pub mod events;
 pub mod metrics;
 pub mod redirect;
 pub mod run;

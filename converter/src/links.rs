@@ -10,6 +10,7 @@ use mimbox_mptcp::limits::MAX_ANNOUNCED;
 use mimbox_stack::{ConnId, Counter, Instant, PortId};
 
 use crate::conversion::{ConversionId, Side};
+use crate::events::{By, Happening};
 use crate::half::Half;
 use crate::shard::Shard;
 
@@ -48,6 +49,7 @@ impl Shard {
         if !self.links.set(port, up) {
             return;
         }
+        self.events.note(now, None, Happening::Link { port, up });
         self.res.counters.inc(if up { Counter::LinksBack } else { Counter::LinksLost });
         let ids: Vec<ConversionId> = self.conversions.ids().collect();
         for id in ids {
@@ -91,6 +93,7 @@ impl Shard {
         }
         for (addr_id, _) in gone {
             mptcp.withdraw(now, addr_id, &mut self.conns, &mut self.res.env());
+            self.events.note(now, Some(id.number()), Happening::Withdrawn { by: By::Box, id: addr_id });
         }
         self.touch(id);
     }
@@ -114,14 +117,14 @@ impl Shard {
         if let Some(conversion) = self.conversions.get_mut(id)
             && conversion.established
         {
-            self.announce(id, Some(port));
+            self.announce(now, id, Some(port));
         }
         self.touch(id);
     }
 
     /// Announces to the client of a conversion the box's further addresses that can be reached: those on `port`, or all.
     /// What it knows already is not said again.
-    pub(crate) fn announce(&mut self, id: ConversionId, port: Option<PortId>) {
+    pub(crate) fn announce(&mut self, now: Instant, id: ConversionId, port: Option<PortId>) {
         let Some(conversion) = self.conversions.get_mut(id) else { return };
         let (mode, ipv4) = (conversion.mode, conversion.client_ipv4);
         let (Half::Mptcp(mptcp), Some(terms)) = (&mut conversion.client, conversion.client_terms) else { return };
@@ -133,8 +136,10 @@ impl Shard {
         let again = mptcp.initial_is_withdrawn().then_some((0, initial));
         for (addr_id, addr) in again.into_iter().chain(further) {
             let on = self.settings.port_of(addr);
-            if on.is_none_or(|on| self.links.is_up(on)) && (port.is_none() || on == port) {
-                mptcp.announce(addr_id, addr, None, &mut self.res.env());
+            let reached = on.is_none_or(|on| self.links.is_up(on)) && (port.is_none() || on == port);
+            if reached && mptcp.announce(addr_id, addr, None, &mut self.res.env()) {
+                let announced = Happening::Announced { by: By::Box, id: addr_id, addr, port: None };
+                self.events.note(now, Some(id.number()), announced);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The operator's binary: `mimbox run`, `check`, `stats`, `connections`.
+//! The operator's binary: `mimbox run`, `check`, `stats`, `connections`, `events`.
 #![forbid(unsafe_code)]
 
 use std::io::Write as _;
@@ -7,8 +7,9 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use mimbox_converter::Shard;
-use mimbox_converter::admin::{AdminError, ask_connections, ask_stats};
+use mimbox_converter::admin::{AdminError, ask_connections, ask_stats, follow_events};
 use mimbox_converter::config::{Config, DEFAULT_SOCKET};
+use mimbox_converter::events::EventRow;
 use mimbox_converter::metrics::{connections_text, stats_text};
 use mimbox_converter::run::{self, Failure};
 use tracing_subscriber::EnvFilter;
@@ -52,6 +53,16 @@ fn execute(command: Command) -> Result<String, (u8, String)> {
             let ports = ask_stats(&socket).map_err(|why| unanswered(&why))?.ports;
             let names: Vec<String> = ports.into_iter().map(|port| port.name).collect();
             Ok(connections_text(&list, &names))
+        }
+        Command::Events { whom, json } => {
+            let mut out = std::io::stdout().lock();
+            let each = |row: &EventRow| {
+                let line = if json { serde_json::to_string(row)? } else { row.line() };
+                writeln!(out, "{line}")?;
+                out.flush()
+            };
+            follow_events(&whom.socket()?, each).map_err(|why| unanswered(&why))?;
+            Ok(String::new())
         }
     }
 }

@@ -6,6 +6,8 @@ use mimbox_dataplane::Engine;
 use mimbox_stack::{Counter, Counters, Instant, PortId};
 use serde::{Deserialize, Serialize};
 
+use crate::events::Event;
+
 #[cfg(test)]
 mod tests;
 mod text;
@@ -19,6 +21,10 @@ pub trait Operated: Engine {
     fn observe(&self, snapshot: &mut Snapshot);
     /// The first `limit` live conversions, and how many there are.
     fn connections(&mut self, now: Instant, limit: usize) -> ConnectionList;
+    /// The oldest event that nobody has read. An engine that notes none has none.
+    fn next_event(&mut self) -> Option<Event> {
+        None
+    }
     /// What would be waited for in vain: data whose timer is not set, a deadline for which nothing wakes the engine. For
     /// simulations, which ask for it all the time; `None` in an engine that works.
     fn timer_fault(&mut self, now: Instant) -> Option<String>;

@@ -6,12 +6,15 @@ use mimbox_dataplane::Engine;
 use mimbox_stack::{Counter, FlowKey, Instant};
 
 use crate::conversion::{Conversion, ConversionId, Side};
+use crate::events::{ConversionEnd, Event};
 use crate::metrics::{ConnectionList, ConnectionRow, ConversionCounts, Heaviest, Operated, Snapshot, SubflowRow};
 use crate::shard::Shard;
 
 impl Operated for Shard {
     fn observe(&self, snapshot: &mut Snapshot) {
         snapshot.counters = self.res.counters.clone();
+        // Who reads when is no input of the engine's: its own counters must be the same in a replay.
+        snapshot.counters.add(Counter::EventsUnread, self.events.unread());
         snapshot.conversions = ConversionCounts {
             live: self.conversions.len() as u64,
             half_open: u64::from(self.openings.len()),
@@ -26,6 +29,10 @@ impl Operated for Shard {
         let ids: Vec<ConversionId> = self.conversions.ids().take(limit).collect();
         let rows = ids.into_iter().filter_map(|id| self.row(now, id)).collect();
         ConnectionList { total: self.conversions.len() as u64, connections: rows }
+    }
+
+    fn next_event(&mut self) -> Option<Event> {
+        self.events.next()
     }
 
     fn timer_fault(&mut self, now: Instant) -> Option<String> {
@@ -96,6 +103,7 @@ impl Shard {
             let Some(conversion) = self.conversions.get_mut(id) else { continue };
             if !conversion.aborted {
                 conversion.aborted = true;
+                conversion.end = ConversionEnd::Stopped;
                 self.res.counters.inc(Counter::ConversionsReset);
             }
             for side in Side::BOTH {

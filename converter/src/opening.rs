@@ -11,6 +11,7 @@ use mimbox_stack::wire::{IcmpKind, IpInfo};
 use mimbox_stack::{ConnId, Counter, FlowKey, Instant, Outgoing, RxFrame, SegmentIn, SeqNum, TcpFlags};
 
 use crate::conversion::{Conversion, ConversionId, Mode, Progress, Side};
+use crate::events::{ConversionEnd, Happening};
 use crate::half::Half;
 use crate::mss;
 use crate::opening::table::{HalfOpen, OpeningId, Refused};
@@ -303,6 +304,7 @@ impl Shard {
             client_terms: terms,
             client_ipv4: record.client.remote.is_ipv4(),
             aborted: false,
+            end: ConversionEnd::Finished,
             ready: false,
             armed: Instant::MAX,
             opened: now,
@@ -429,7 +431,7 @@ impl Shard {
     }
 
     /// The client's third ACK is here: the server may be answered, and further addresses announced.
-    pub(crate) fn on_client_established(&mut self, _now: Instant, id: ConversionId) {
+    pub(crate) fn on_client_established(&mut self, now: Instant, id: ConversionId) {
         let Some(conversion) = self.conversions.get_mut(id) else { return };
         if conversion.established {
             return;
@@ -437,7 +439,21 @@ impl Shard {
         conversion.established = true;
         conversion.server.unhold(&mut self.conns);
         self.res.counters.inc(Counter::ConversionsOpened);
-        self.announce(id, None);
+        self.note_opened(now, id);
+        self.announce(now, id, None);
+    }
+
+    fn note_opened(&mut self, now: Instant, id: ConversionId) {
+        let Some(conversion) = self.conversions.get(id) else { return };
+        let mut flow = |side| {
+            let conn = conversion.half(side).connections().next();
+            conn.and_then(|conn| self.conns.get(conn).map(|conn| *conn.flow()))
+        };
+        if let (Some(client), Some(server)) = (flow(Side::Client), flow(Side::Server)) {
+            let (mode, protocol) = (conversion.mode, conversion.client.protocol());
+            let opened = Happening::Opened { mode, client, server, protocol };
+            self.events.note(now, Some(id.number()), opened);
+        }
     }
 
     /// A half-open record's time may be over.

@@ -21,6 +21,7 @@ use mimbox_stack::{
 use crate::closing::time_wait::{TimeWaitId, TimeWaitTable};
 use crate::config::Config;
 use crate::conversion::{ConversionId, ConversionTable, Side};
+use crate::events::{ConversionEnd, EventRing};
 use crate::half::{Half, HalfEvents};
 use crate::icmp::IcmpBudget;
 use crate::isn::IsnGenerator;
@@ -104,6 +105,8 @@ pub struct Shard {
     pub(crate) neighbours: Neighbors,
     /// Which ports have a link.
     pub(crate) links: LinkTable,
+    /// What happened and nobody has read yet.
+    pub(crate) events: EventRing,
     pub(crate) isn: IsnGenerator,
     /// Conversions that may have something to send, each at most once.
     pub(crate) ready: VecDeque<ConversionId>,
@@ -142,6 +145,7 @@ impl Shard {
             timers: TimerWheel::new(),
             neighbours,
             links: LinkTable::default(),
+            events: EventRing::default(),
             isn: IsnGenerator::new(&mut rng),
             ready: VecDeque::new(),
             prepared: false,
@@ -317,12 +321,12 @@ impl Shard {
             self.carry_fin(id, side);
         }
         if events.contains(HalfEvents::RESET) {
-            self.carry_reset(id, side, Counter::ConversionsReset);
+            self.carry_reset(id, side, Counter::ConversionsReset, ConversionEnd::reset_by(side));
         }
         if events.contains(HalfEvents::TIMED_OUT) {
             let vanished = side == Side::Client && self.conversions.get(id).is_some_and(|c| !c.established);
             let why = if vanished { Counter::ClientsVanished } else { Counter::ConversionsReset };
-            self.carry_reset(id, side, why);
+            self.carry_reset(id, side, why, ConversionEnd::lost(side));
         }
         if events.contains(HalfEvents::CLOSED)
             && let Some(conversion) = self.conversions.get_mut(id)

@@ -151,6 +151,19 @@ impl World {
         self.connection.subflow_stats().map(|subflow| (subflow.flow.local, subflow.flow.remote)).collect()
     }
 
+    /// The client asks for its subflow number `nth` to be used as backup only, or as any other.
+    pub(crate) fn set_backup(&mut self, nth: usize, backup: bool) {
+        let (connection, conns, _) = self.env();
+        let id = connection.subflow_ids().nth(nth).expect("a subflow");
+        connection.set_backup(id, backup, conns);
+    }
+
+    /// The client resets its connection.
+    pub(crate) fn abort(&mut self) {
+        let (connection, conns, mut env) = self.env();
+        connection.abort(conns, &mut env);
+    }
+
     /// Cuts or mends what is behind a port, and tells the box.
     pub(crate) fn link(&mut self, port: u8, up: bool) {
         self.cut.retain(|cut| *cut != PortId(port));
@@ -195,7 +208,7 @@ impl World {
         }
         while let Some(event) = self.connection.poll_event() {
             self.events.push(event);
-            if let Event::SubflowEnded(id) = event {
+            if let Event::SubflowEnded(id, _) = event {
                 let (_, conns, mut env) = self.env();
                 conns.remove(id, &mut env);
                 self.flows.retain(|known| known.0 != id);

@@ -56,6 +56,7 @@ fn a_box_that_does_not_answer_has_status_1() {
     assert_eq!(status, 1);
     assert!(error.contains("no mimbox answers at /nonexistent/box.sock"), "{error}");
     assert_eq!(failure(&["connections", "--socket", "/nonexistent/box.sock"]).0, 1);
+    assert_eq!(failure(&["events", "--json", "--socket", "/nonexistent/box.sock"]).0, 1);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use mimbox_stack::{
 
 use crate::config::{LastReset, MptcpConfig};
 use crate::dsn::{Dsn, Width};
-use crate::event::{Event, HalfOutcome};
+use crate::event::{Event, HalfOutcome, SubflowEnd};
 use crate::fallback::{Fallback, Reason};
 use crate::key::{self, Derived, KeyPair, Version};
 use crate::limits::{HOLDER_BITS, MAX_DATA_RTO, MAX_EVENTS, MIN_DATA_RTO};
@@ -674,7 +674,7 @@ impl Connection {
     pub(crate) fn event(&mut self, event: Event) {
         // A subflow's end must never be lost: its owner removes the connection on it. There are at most as many of those
         // as subflows; other events give way to them.
-        if self.events.len() < MAX_EVENTS || matches!(event, Event::SubflowEnded(_)) {
+        if self.events.len() < MAX_EVENTS || matches!(event, Event::SubflowEnded(..)) {
             self.events.push_back(event);
         }
     }
@@ -729,6 +729,9 @@ impl Connection {
         let told = reason.filter(|_| self.version == Version::V1);
         subflow.reset = told.map(|reason| TcpReset { transient: false, reason });
         subflow.reset_with = with;
+        if !subflow.ended {
+            subflow.end = SubflowEnd::ResetByUs(reason);
+        }
         if let Some(mut conn) = conns.get(subflow.id) {
             conn.abort(env);
         }

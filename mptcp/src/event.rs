@@ -5,6 +5,9 @@ use std::net::IpAddr;
 use bitflags::bitflags;
 use mimbox_stack::tcp::ConnId;
 
+use crate::fallback::Reason;
+use crate::option::ResetReason;
+
 bitflags! {
     /// What a verb brought about.
     #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -42,13 +45,27 @@ pub enum JoinRefused {
     WrongToken,
 }
 
+/// How a subflow ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum SubflowEnd {
+    /// By FINs, or with its connection.
+    #[default]
+    Closed,
+    /// The peer reset it, with the reason that it gave (RFC 8684 §3.6).
+    ResetByPeer(Option<ResetReason>),
+    /// We reset it.
+    ResetByUs(Option<ResetReason>),
+    /// The peer did not answer any more.
+    TimedOut,
+}
+
 /// Something that the owner of a connection may act upon.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Event {
     /// MPTCP is agreed on.
     Established,
     /// The connection goes on as plain TCP on its one subflow.
-    Fallback,
+    Fallback(Reason),
     /// The peer's DATA_FIN (after fallback: FIN) was reached in order.
     DataFin,
     /// The peer ended the connection by MP_FASTCLOSE, or by a reset that ends all of it.
@@ -56,7 +73,7 @@ pub enum Event {
     /// A further subflow is in use.
     SubflowEstablished(ConnId),
     /// The subflow's connection is over: the owner removes it.
-    SubflowEnded(ConnId),
+    SubflowEnded(ConnId, SubflowEnd),
     /// The peer changed what a subflow is for.
     Priority {
         /// The subflow.

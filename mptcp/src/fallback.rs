@@ -16,7 +16,7 @@ use crate::subflow::{Phase, ResetWith, Subflow};
 
 /// Why a connection falls back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Reason {
+pub enum Reason {
     /// An MPTCP option of the handshake is missing or wrong.
     Handshake,
     /// Data or its acknowledgment came without an option.
@@ -113,7 +113,7 @@ impl Connection {
                 self.advance_una(una, env);
             }
         }
-        self.event(Event::Fallback);
+        self.event(Event::Fallback(reason));
     }
 
     /// The data sequence number of the first byte that we send.

@@ -27,7 +27,8 @@ pub use config::{LastReset, MptcpConfig};
 pub use connection::{AcceptParams, ConnectParams, Connection};
 pub use coupled::Coupled;
 pub use dsn::{Dsn, WireDsn};
-pub use event::{Event, HalfOutcome, JoinRefused};
+pub use event::{Event, HalfOutcome, JoinRefused, SubflowEnd};
+pub use fallback::Reason as FallbackReason;
 pub use key::Version;
 pub use limits::MAX_SUBFLOWS;
 pub use option::{

@@ -71,11 +71,12 @@ impl PathManager {
 
 impl Connection {
     /// Announces an address of ours; it is sent again until the peer echoes it, a few times at most. ID 0 is that of the
-    /// first subflow's address: it is announced only after it was withdrawn (RFC 8684 §3.4.1).
-    pub fn announce(&mut self, addr_id: u8, addr: IpAddr, port: Option<u16>, env: &mut Env<'_>) {
+    /// first subflow's address: it is announced only after it was withdrawn (RFC 8684 §3.4.1). False when there is nothing
+    /// to announce: the peer knows it, there are too many, or the connection has fallen back.
+    pub fn announce(&mut self, addr_id: u8, addr: IpAddr, port: Option<u16>, env: &mut Env<'_>) -> bool {
         let known = self.paths.ours.iter().any(|known| known.addr_id == addr_id);
         if known || self.paths.ours.len() >= MAX_ANNOUNCED || matches!(self.mode, Mode::Plain(_)) {
-            return;
+            return false;
         }
         // What the peer has not heard yet would take the address away again.
         self.paths.leaving.retain(|leaving| *leaving != addr_id);
@@ -85,6 +86,7 @@ impl Connection {
         self.paths.ours.push(Announced { addr_id, addr, port, echoed: false, tries: 0, due: Instant::ZERO });
         self.paths.deadline = Instant::ZERO;
         self.dirty = true;
+        true
     }
 
     /// Withdraws an address of ours: the peer is told on every working subflow that does not use it, and those that do

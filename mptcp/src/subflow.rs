@@ -4,6 +4,7 @@ use mimbox_stack::tcp::ConnId;
 use mimbox_stack::{FlowKey, Instant, SeqNum};
 
 use crate::coupled::LossHistory;
+use crate::event::SubflowEnd;
 use crate::limits::SIGNALS_IN_A_ROW;
 use crate::mapping::Mapper;
 use crate::option::{MptcpOption, TcpReset};
@@ -102,6 +103,8 @@ pub(crate) struct Subflow {
     pub(crate) fin_due: bool,
     /// Its connection is over; what it has queued is still sent.
     pub(crate) ended: bool,
+    /// How it ended.
+    pub(crate) end: SubflowEnd,
     /// What coupled congestion control remembers of it.
     pub(crate) loss_history: LossHistory,
     pub(crate) reset: Option<TcpReset>,
@@ -139,6 +142,7 @@ impl Subflow {
             signals_due: Instant::MAX,
             fin_due: false,
             ended: false,
+            end: SubflowEnd::Closed,
             loss_history: LossHistory::default(),
             reset: None,
             reset_with: ResetWith::Nothing,

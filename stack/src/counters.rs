@@ -133,6 +133,7 @@ counters! {
 
     LinksLost = "links_lost": "times that a port lost its link",
     LinksBack = "links_back": "times that a port got its link back",
+    EventsUnread = "events_unread": "events that gave way to newer ones because nobody followed `mimbox events`, or not fast enough",
 
     ConversionsOpened = "conversions_opened": "conversions established",
     ConversionsClosed = "conversions_closed": "conversions that ended by FIN on both sides",

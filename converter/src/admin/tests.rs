@@ -34,6 +34,11 @@ fn answered(path: &Path, count: usize, figures: impl Fn(usize) -> Snapshot + Sen
                 Request::Connections { limit, answer } => {
                     answer.give(ConnectionList { total: limit as u64, connections: Vec::new() });
                 }
+                Request::Events(follower) => {
+                    for unread in 0..3 {
+                        follower.send(EventRow::listening(mimbox_stack::Instant::ZERO, unread)).expect("it is heard");
+                    }
+                }
             }
         }
     };
@@ -177,4 +182,47 @@ fn a_server_that_stops_takes_its_socket_with_it() {
     assert!(!path.exists());
     let text = ask_stats(&path).expect_err("nobody is there").to_string();
     assert!(text.contains("is `mimbox run` up? Name its socket with --socket"), "{text}");
+}
+
+#[test]
+fn events_come_one_by_one_until_the_worker_has_no_more() {
+    let dir = directory();
+    let path = dir.path().join("box.sock");
+    let (_server, worker) = answered(&path, 1, |_| empty());
+    let mut unread = Vec::new();
+    let followed = follow_events(&path, |row| {
+        unread.extend(row.unread);
+        Ok(())
+    });
+    followed.expect("a stream");
+    assert_eq!(unread, [0, 1, 2]);
+    worker.join().expect("the worker ends");
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "the server looks after its followers now and then")]
+fn statistics_are_told_while_somebody_follows_the_events_and_only_so_many_may() {
+    let dir = directory();
+    let path = dir.path().join("box.sock");
+    let (_server, mut requests) = start(&path);
+    let mut followers = Vec::new();
+    for _ in 0..FOLLOWERS_MAX {
+        let mut stream = UnixStream::connect(&path).expect("a server");
+        writeln!(stream, "events").expect("it hears");
+        let taken = std::iter::repeat_with(|| requests.take()).find_map(|request| request);
+        let Some(Request::Events(follower)) = taken else { panic!("not what was asked for") };
+        followers.push((stream, follower));
+    }
+    let refused = follow_events(&path, |_| Ok(())).expect_err("one too many").to_string();
+    assert!(refused.contains("8 others follow the events already"), "{refused}");
+    // One that goes is noticed though there is nothing to tell it.
+    followers.remove(0);
+    let follows = || {
+        let mut stream = UnixStream::connect(&path).ok()?;
+        writeln!(stream, "events").ok()?;
+        std::thread::sleep(Duration::from_millis(50));
+        requests.take()
+    };
+    let again = std::iter::repeat_with(follows).take(100).find_map(|request| request);
+    assert!(matches!(again, Some(Request::Events(_))), "its place is free again");
 }

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError};
 
 use mimbox_dataplane::worker::PortReport;
 use mimbox_dataplane::{Control, Order, PortState, Tick, Verdict};
-use mimbox_stack::{Duration, Instant};
+use mimbox_stack::{Counter, Duration, Instant, PortId};
 
 use crate::admin::{Request, Requests};
 use crate::config::{Config, mac_text};
+use crate::events::EventRow;
 use crate::metrics::{ConversionCounts, Operated, PortSnapshot, RunState, Snapshot, WorkerSnapshot};
 
 use super::checksum_advice;
@@ -16,6 +18,10 @@ use super::checksum_advice;
 /// Called by the worker each tick.
 pub(super) struct Observer {
     requests: Requests,
+    /// Who follows the events.
+    followers: Vec<SyncSender<EventRow>>,
+    /// Events that a follower was too slow for.
+    too_slow: u64,
     /// How things stood at the last tick.
     snapshot: Snapshot,
     /// How often a stop was asked for: once drains, twice stops at once.
@@ -55,6 +61,8 @@ impl Observer {
         };
         Self {
             requests,
+            followers: Vec::new(),
+            too_slow: 0,
             snapshot: Snapshot::new(
                 config.ports.iter().map(|port| (port.id, port.name.as_str(), port.interface.as_str())),
             ),
@@ -74,11 +82,12 @@ impl Observer {
 
     /// Fills the snapshot in, and warns of what is seen in it.
     fn look<E: Operated>(&mut self, tick: &mut Tick<'_, E>) {
-        let Self { snapshot, stage, started, ports, .. } = self;
+        let Self { snapshot, stage, started, ports, too_slow, .. } = self;
         let uptime = tick.now.since(*started.get_or_insert(tick.now));
         snapshot.uptime_s = uptime.as_secs_f64();
         snapshot.state = if *stage == Stage::Running { RunState::Running } else { RunState::Draining };
         tick.engine.observe(snapshot);
+        snapshot.counters.add(Counter::EventsUnread, *too_slow);
         let in_rings = tick.ports.frames();
         let pool = tick.engine.pool();
         snapshot.pool.frames = pool.total();
@@ -106,7 +115,32 @@ impl Observer {
             match request {
                 Request::Stats(answer) => answer.give(self.snapshot.clone()),
                 Request::Connections { limit, answer } => answer.give(tick.engine.connections(tick.now, limit)),
+                Request::Events(follower) => {
+                    let unread = self.snapshot.counters.get(Counter::EventsUnread);
+                    // It has room: nothing was sent yet.
+                    let _ = follower.try_send(EventRow::listening(tick.now, unread));
+                    self.followers.push(follower);
+                }
             }
+        }
+    }
+
+    /// Hands what happened to those who follow; what happens while nobody does stays in the engine's ring.
+    fn tell_followers<E: Operated>(&mut self, engine: &mut E) {
+        while !self.followers.is_empty() {
+            let Some(event) = engine.next_event() else { return };
+            let name =
+                |id: PortId| self.ports.get(usize::from(id.0)).map_or_else(String::new, |port| port.name.clone());
+            let row = EventRow::new(&event, name);
+            let too_slow = &mut self.too_slow;
+            self.followers.retain(|follower| match follower.try_send(row.clone()) {
+                Ok(()) => true,
+                Err(TrySendError::Full(_)) => {
+                    *too_slow += 1;
+                    true
+                }
+                Err(TrySendError::Disconnected(_)) => false,
+            });
         }
     }
 
@@ -145,6 +179,7 @@ impl<E: Operated> Control<E> for Observer {
         self.last_tick = tick.now;
         self.look(&mut tick);
         self.answer(&mut tick);
+        self.tell_followers(tick.engine);
         let counts = self.snapshot.conversions;
         self.proceed(&tick, counts)
     }

@@ -5,7 +5,7 @@ use mimbox_stack::{Counter, Env, Instant, Outgoing, TcpFlags};
 
 use super::{Connection, DataFin, Mode, ask_ack};
 use crate::config::LastReset;
-use crate::event::{Event, HalfOutcome};
+use crate::event::{Event, HalfOutcome, SubflowEnd};
 use crate::key::Version;
 use crate::option::{MptcpOption, ResetReason, Signals};
 use crate::subflow::{Phase, ResetWith};
@@ -56,6 +56,7 @@ impl Connection {
             if subflow.phase != Phase::Aborted {
                 subflow.phase = Phase::Aborted;
                 subflow.reset_with = with;
+                subflow.end = SubflowEnd::ResetByUs(None);
                 if let Some(mut conn) = conns.get(subflow.id) {
                     conn.abort(env);
                 }
@@ -122,6 +123,9 @@ impl Connection {
         if signals.fail.is_some() {
             env.counters.inc(Counter::MptcpFailIn);
         }
+        if !self.subflows[index].ended {
+            self.subflows[index].end = SubflowEnd::ResetByPeer(signals.reset.map(|reset| reset.reason));
+        }
         if signals.fastclose == Some(self.local_key) && matches!(self.mode, Mode::Multipath) {
             self.subflows[index].phase = Phase::Aborted;
             return self.on_fastclose(conns, env);
@@ -142,6 +146,7 @@ impl Connection {
             if !self.established {
                 self.outcome |= HalfOutcome::TIMED_OUT;
             }
+            self.subflows[index].end = SubflowEnd::TimedOut;
             self.note_ended(now, index, LastReset::Wait, env);
             return;
         }

@@ -115,9 +115,9 @@ impl Connection {
         while let Some(subflow) = self.subflows.get_mut(index) {
             if subflow.ended || self.over {
                 subflow.mapper.clear(env);
-                let id = subflow.id;
+                let (id, end) = (subflow.id, subflow.end);
                 self.subflows.remove(index);
-                self.event(Event::SubflowEnded(id));
+                self.event(Event::SubflowEnded(id, end));
             } else {
                 index += 1;
             }

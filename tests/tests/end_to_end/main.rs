@@ -4,6 +4,7 @@
 mod bench;
 mod closing;
 mod configuration;
+mod events;
 mod lifecycle;
 mod opening;
 mod paths;

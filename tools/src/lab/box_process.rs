@@ -157,6 +157,13 @@ impl BoxProcess {
         run(Command::new(&self.binary).args(arguments).arg("--socket").arg(&self.socket))
     }
 
+    /// Starts `mimbox events --json`, which writes to `file` until it is dropped or the box stops.
+    pub fn follow(&self, file: &std::path::Path) -> Result<Process> {
+        let mut command = Command::new(&self.binary);
+        command.args(["events", "--json", "--socket"]).arg(&self.socket);
+        Process::spawn("mimbox events", bound_to_parent(&command), file)
+    }
+
     /// Waits until no conversion and no half-open record is left; returns the statistics then.
     pub fn wait_until_idle(&self, limit: Duration) -> Result<Snapshot> {
         let deadline = Instant::now() + limit;

@@ -171,7 +171,7 @@ impl Host {
         let Some(connection) = &mut self.connection else { return };
         while let Some(event) = connection.poll_event() {
             self.events.push(event);
-            if let Event::SubflowEnded(id) = event {
+            if let Event::SubflowEnded(id, _) = event {
                 self.conns.remove(id, &mut self.world.env());
                 self.templates.retain(|(known, ..)| *known != id);
             }

@@ -254,7 +254,7 @@ impl Host {
     fn on_events(&mut self, now: Instant, index: usize) {
         while let Some(event) = self.sessions.get_mut(index).and_then(Session::poll_event) {
             match event {
-                Event::SubflowEnded(id) => self.remove_connection(now, index, id),
+                Event::SubflowEnded(id, _) => self.remove_connection(now, index, id),
                 other => self.on_event(now, index, &other),
             }
         }

@@ -203,7 +203,7 @@ impl Host {
                 session.join_at = Some(now + join_after);
             }
             Event::Reset => session.end(Ended::Reset),
-            Event::Fallback => session.app.fell_back = true,
+            Event::Fallback(_) => session.app.fell_back = true,
             _ => {}
         }
     }
