@@ -545,6 +545,7 @@ impl Connection {
         self.rcv.space = bytes;
         // RFC 8684 §3.3.4: DATA_ACK plus window must not shrink.
         self.rcv.edge = self.rcv.edge.max(self.rcv.nxt + u64::from(bytes));
+        self.dirty |= self.owes_window();
     }
 
     /// True once nothing is left to be sent or received: the connection can be released.

@@ -54,7 +54,9 @@ impl Connection {
             if let Some(mut conn) = conns.get(id) {
                 match self.mode {
                     // After a fallback the window is TCP's own affair, with the rules that TCP has for it.
-                    Mode::Plain(_) => conn.set_receive_space(self.rcv.space),
+                    Mode::Plain(_) => {
+                        conn.set_receive_space(self.rcv.space);
+                    }
                     Mode::Negotiating | Mode::Multipath => {
                         conn.set_shared_window(self.window(conn.receive_scale()));
                     }
@@ -303,15 +305,22 @@ impl Connection {
         window as u32
     }
 
-    /// Tells the peer of a window that has opened, when nothing else would tell it in time.
-    fn update_window(&mut self, conns: &mut ConnTable) {
-        if !self.established || self.rcv.fin_done || matches!(self.mode, Mode::Plain(_)) {
-            return;
-        }
+    /// True when the window has opened so far that the peer is to be told even if nothing else is.
+    #[inline]
+    pub(super) fn owes_window(&self) -> bool {
         let told = self.rcv.told.saturating_distance_from(self.rcv.nxt);
         let open = self.rcv.edge.distance_from(self.rcv.nxt);
         // RFC 9293 §3.8.6.2.2: not for less than two segments, nor while the peer has half of it left.
-        if open < told + WINDOW_STEP || told > open / 2 {
+        open >= told + WINDOW_STEP
+            && told <= open / 2
+            && self.established
+            && !self.rcv.fin_done
+            && !matches!(self.mode, Mode::Plain(_))
+    }
+
+    /// Tells the peer of a window that has opened, when nothing else would tell it in time.
+    fn update_window(&mut self, conns: &mut ConnTable) {
+        if !self.owes_window() {
             return;
         }
         let last = self.last_rx.and_then(|id| self.index_of(id)).filter(|&index| {

@@ -143,6 +143,8 @@ checksum = {}
 conversions = {}
 frames      = 16384
 time_wait   = 65536
+# A batch fits the window at any time: what is measured waits for no window update.
+window_floor = 256
 "#,
         shape.checksum,
         shape.conversions + 64

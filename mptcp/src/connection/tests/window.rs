@@ -117,3 +117,21 @@ fn single_bytes_in_flight_take_no_frame_each() {
     let most = most_frames_of_single_bytes(1 << 20, 30_000);
     assert!(most < 100, "{most} frames");
 }
+
+#[test]
+fn a_window_that_opens_while_the_peer_says_nothing_is_told_at_once() {
+    let mut pair = pair(6, vec![Path::clean(5)]);
+    pair.hosts[0].closes = false;
+    pair.hosts[1].to_write = 2_000_000;
+    assert!(pair.run(MINUTE, |pair| pair.hosts[0].read > 200_000));
+    pair.hosts[0].space = 0;
+    assert!(!pair.run(Duration::from_millis(60), |_| false));
+    let (read, opened) = (pair.hosts[0].read, pair.now);
+    assert!(read < 2_000_000, "the window is full");
+    pair.hosts[0].space = 100_000;
+    // A round trip and no more: the peer does not have to ask.
+    assert!(pair.run(SECOND, |pair| pair.hosts[0].read > read));
+    let took = pair.now.since(opened);
+    assert!(took < Duration::from_millis(15), "{took:?}");
+    pair.audit();
+}
