@@ -10,8 +10,9 @@ use mimbox_stack::{ConnId, Counter, FlowKey, Instant, Outgoing, PortId, RxFrame,
 use crate::closing::time_wait::{Rest, Resting, TimeWaitId};
 use crate::conversion::{ConversionId, Side};
 use crate::events::{By, ConversionEnd, Happening};
+use crate::flows::FlowEntry;
 use crate::path::{Origin, Path};
-use crate::shard::{FlowEntry, Shard};
+use crate::shard::Shard;
 
 impl Shard {
     /// The peer on `side` has sent all it had: so have we towards the other side.
@@ -141,7 +142,7 @@ impl Shard {
             (!self.neighbours.is_own(flow.local)).then_some(Rest::Gone)
         };
         let rest = rest.map(|rest| (rest, conn.time_wait_record(now)));
-        self.unbind(&flow);
+        self.flows.unbind(&flow);
         if let (Some((rest, record)), Some(path)) = (rest, self.paths.get(id)) {
             let resting = Resting { rest, record, origin: path.origin() };
             self.rest(now, resting);
@@ -159,7 +160,7 @@ impl Shard {
         }
         let flow = *resting.record.flow();
         let id = self.time_waits.insert(now, resting);
-        self.bind(flow, FlowEntry::TimeWait(id));
+        self.flows.bind(flow, FlowEntry::TimeWait(id));
     }
 
     /// Records whose time is over go.
@@ -171,8 +172,8 @@ impl Shard {
 
     /// Forgets the 4-tuple of a record, unless a new connection has it by now.
     fn unbind_resting(&mut self, id: TimeWaitId, flow: &FlowKey) {
-        if matches!(self.find(flow), Some(FlowEntry::TimeWait(bound)) if bound == id) {
-            self.unbind(flow);
+        if matches!(self.flows.find(flow), Some(FlowEntry::TimeWait(bound)) if bound == id) {
+            self.flows.unbind(flow);
         }
     }
 
@@ -193,7 +194,7 @@ impl Shard {
         // RFC 6191 §2: a SYN that is newer by its timestamp or sequence number ends TIME-WAIT.
         if new {
             self.res.counters.inc(Counter::TcpTimeWaitReused);
-            self.unbind(&segment.flow);
+            self.flows.unbind(&segment.flow);
             self.time_waits.remove(id);
             return self.on_unknown(now, rx, info, segment);
         }

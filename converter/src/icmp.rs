@@ -5,9 +5,10 @@ use mimbox_stack::wire::{self, IcmpError, IcmpKind, IcmpOut, IpInfo, TcpFlags};
 use mimbox_stack::{Counter, Duration, FrameId, Instant, RxFrame, TxFrame};
 
 use crate::conversion::{ConversionId, Mode, Side};
+use crate::flows::FlowEntry;
 use crate::opening::table::OpeningId;
 use crate::path::Origin;
-use crate::shard::{FlowEntry, Shard};
+use crate::shard::Shard;
 
 /// ICMP errors that may be sent in a second (RFC 1812 §4.3.2.8, RFC 4443 §2.4 (f)).
 const ERRORS_PER_SECOND: u32 = 1_000;
@@ -33,7 +34,7 @@ impl Shard {
     pub(crate) fn on_icmp(&mut self, now: Instant, rx: RxFrame, info: &IpInfo) {
         let error = wire::parse_icmp_error(self.res.pool.bytes(&rx.frame), info);
         if let Some(error) = error {
-            match self.find(&error.flow) {
+            match self.flows.find(&error.flow) {
                 Some(FlowEntry::Connection { id, conversion, side }) => {
                     self.res.pool.release(rx.frame);
                     return self.on_connection_icmp(now, &error, id, (conversion, side));

@@ -11,6 +11,7 @@ pub mod shard;
 
 mod closing;
 mod conversion;
+mod flows;
 mod half;
 mod icmp;
 mod isn;

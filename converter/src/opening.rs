@@ -12,13 +12,14 @@ use mimbox_stack::{ConnId, Counter, FlowKey, Instant, Outgoing, RxFrame, Segment
 
 use crate::conversion::{Conversion, ConversionId, Mode, Progress, Side};
 use crate::events::{ConversionEnd, Happening};
+use crate::flows::FlowEntry;
 use crate::half::Half;
 use crate::mss;
 use crate::opening::table::{HalfOpen, OpeningId, Refused};
 use crate::path::{Origin, Path};
 use crate::routing::Routed;
 use crate::settings::MptcpTerms;
-use crate::shard::{FlowEntry, Shard, Timer};
+use crate::shard::{Shard, Timer};
 use crate::window::Autotune;
 
 /// Source ports that are tried before an opening is refused.
@@ -63,8 +64,8 @@ impl Shard {
         };
         let deadline = record.deadline;
         let id = self.openings.insert(record);
-        self.bind(wanted.client, FlowEntry::Opening(id, Side::Client));
-        self.bind(wanted.server, FlowEntry::Opening(id, Side::Server));
+        self.flows.bind(wanted.client, FlowEntry::Opening(id, Side::Client));
+        self.flows.bind(wanted.server, FlowEntry::Opening(id, Side::Server));
         self.timers.schedule(deadline, Timer::Opening(id));
         self.res.counters.inc(Counter::OpeningsStarted);
         Ok(id)
@@ -141,7 +142,7 @@ impl Shard {
             let local = *sources.iter().filter(|source| source.is_ipv4() == server.is_ipv4()).nth(nth)?;
             let local_port = self.settings.source_ports.0 + self.res.rng.below(span) as u16;
             let flow = FlowKey { local, remote: server.ip(), local_port, remote_port: server.port() };
-            if self.find(&flow).is_none() {
+            if self.flows.find(&flow).is_none() {
                 return Some(flow);
             }
         }
@@ -316,8 +317,8 @@ impl Shard {
             self.tokens.insert(token, conversion);
         }
         let entry = |id, side| FlowEntry::Connection { id, conversion, side };
-        self.bind(record.client, entry(client, Side::Client));
-        self.bind(record.server, entry(server, Side::Server));
+        self.flows.bind(record.client, entry(client, Side::Client));
+        self.flows.bind(record.server, entry(server, Side::Server));
         self.touch(conversion);
     }
 
@@ -471,8 +472,8 @@ impl Shard {
     /// Takes a record and its two flows out.
     pub(crate) fn forget_opening(&mut self, id: OpeningId) -> Option<HalfOpen> {
         let record = self.openings.remove(id)?;
-        self.unbind(&record.client);
-        self.unbind(&record.server);
+        self.flows.unbind(&record.client);
+        self.flows.unbind(&record.server);
         Some(record)
     }
 }

@@ -7,8 +7,9 @@ use mimbox_stack::wire::{self, ArpInfo, IcmpKind, IpInfo, Parsed, Verify};
 use mimbox_stack::{Counter, FlowKey, Instant, Outgoing, RxFrame, TxFrame};
 
 use crate::conversion::{Mode, Side};
+use crate::flows::FlowEntry;
 use crate::path::{Origin, Path};
-use crate::shard::{FlowEntry, Shard};
+use crate::shard::Shard;
 
 /// What became of a packet that was to be routed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -91,7 +92,7 @@ impl Shard {
         let mut back = None;
         let info = match &parsed {
             Ok(Parsed::Tcp(info, segment)) => {
-                if let Some(FlowEntry::Opening(id, Side::Server)) = self.find(&segment.flow.reversed()) {
+                if let Some(FlowEntry::Opening(id, Side::Server)) = self.flows.find(&segment.flow.reversed()) {
                     match self.openings.get(id).map(|record| record.mode) {
                         Some(Mode::Explicit) => {
                             self.opening_unreachable(now, id, IcmpKind::HostUnreachable);

@@ -9,19 +9,20 @@ use std::collections::{BTreeMap, VecDeque};
 
 use mimbox_dataplane::neighbor::Neighbors;
 use mimbox_dataplane::{Engine, Order};
-use mimbox_stack::flow::{FlowTable, HashKey};
+use mimbox_stack::flow::HashKey;
 use mimbox_stack::tcp::ConnTable;
 use mimbox_stack::timer::TimerWheel;
 use mimbox_stack::wire::{self, IpInfo, LinkHeader, Parsed, Verify};
 use mimbox_stack::{
-    ConnId, Counter, Counters, Env, FlowKey, FramePool, Instant, Outgoing, RingPool, Rng, RxFrame, RxQueue, RxSegment,
+    Counter, Counters, Env, FlowKey, FramePool, Instant, Outgoing, RingPool, Rng, RxFrame, RxQueue, RxSegment,
     SegmentIn, TxFrame, TxSegment,
 };
 
-use crate::closing::time_wait::{TimeWaitId, TimeWaitTable};
+use crate::closing::time_wait::TimeWaitTable;
 use crate::config::Config;
 use crate::conversion::{ConversionId, ConversionTable, Side};
 use crate::events::{ConversionEnd, EventRing};
+use crate::flows::{FlowEntry, Flows, Member};
 use crate::half::{Half, HalfEvents};
 use crate::icmp::IcmpBudget;
 use crate::isn::IsnGenerator;
@@ -30,33 +31,6 @@ use crate::opening::table::{OpeningId, OpeningTable};
 use crate::path::PathTable;
 use crate::settings::Settings;
 use crate::{splice, window};
-
-/// What a 4-tuple belongs to.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum FlowEntry {
-    /// A connection of a conversion.
-    Connection {
-        /// The connection.
-        id: ConnId,
-        /// Its conversion.
-        conversion: ConversionId,
-        /// Its side of the conversion.
-        side: Side,
-    },
-    /// A half-open record, and the side of it that the packet comes from.
-    Opening(OpeningId, Side),
-    /// A connection that the box closed first.
-    TimeWait(TimeWaitId),
-}
-
-/// A connection and the 4-tuple by which it was found.
-#[derive(Clone, Copy, Debug)]
-struct Found {
-    flow: FlowKey,
-    id: ConnId,
-    conversion: ConversionId,
-    side: Side,
-}
 
 /// What an entry of the timing wheel names.
 #[derive(Clone, Copy, Debug)]
@@ -92,10 +66,7 @@ pub struct Shard {
     pub(crate) res: Resources,
     pub(crate) conns: ConnTable,
     pub(crate) paths: PathTable,
-    pub(crate) flows: FlowTable<FlowEntry>,
-    /// The connection that was found last: packets come in runs, and its next one need not be looked up. Forgotten whenever
-    /// `flows` changes.
-    found: Option<Found>,
+    pub(crate) flows: Flows,
     /// Conversions whose client speaks MPTCP, by the box's token.
     pub(crate) tokens: BTreeMap<u32, ConversionId>,
     pub(crate) conversions: ConversionTable,
@@ -136,8 +107,7 @@ impl Shard {
         Self {
             conns: ConnTable::with_capacity(settings.max_connections()),
             paths: PathTable::default(),
-            flows: FlowTable::with_capacity(HashKey::new(rng.next_u64(), rng.next_u64()), 2 * settings.max_conversions),
-            found: None,
+            flows: Flows::with_capacity(HashKey::new(rng.next_u64(), rng.next_u64()), 2 * settings.max_conversions),
             tokens: BTreeMap::new(),
             conversions: ConversionTable::default(),
             openings: OpeningTable::new(settings.half_open, settings.half_open_per_source),
@@ -172,22 +142,29 @@ impl Shard {
         self.res.counters.add(Counter::RxBytes, u64::from(rx.len));
         let start = usize::from(rx.offset);
         let bytes = self.res.pool.bytes(&rx.frame).get(start..start + usize::from(rx.len));
-        if let Some(link) = bytes.and_then(|bytes| wire::parse_expected(bytes, rx.offset, segment))
-            && let Some(Found { id, conversion, side, .. }) = self.find_connection(&segment.flow)
-        {
-            return self.on_connection(now, rx, &link, segment, (id, conversion, side));
+        let mut looked_up = None;
+        let known = |flow: &FlowKey| {
+            let found = self.flows.find_connection(flow);
+            found.map_err(|other| looked_up = Some(other)).ok()
+        };
+        match bytes.and_then(|bytes| wire::parse_expected(bytes, rx.offset, segment, known)) {
+            Some((link, found)) => self.on_connection(now, rx, &link, segment, found),
+            None => self.on_any_frame(now, rx, looked_up),
         }
-        self.on_any_frame(now, rx);
     }
 
-    fn on_any_frame(&mut self, now: Instant, rx: RxFrame) {
+    /// The way of any other packet. `looked_up` is what its 4-tuple belongs to, if that is known already.
+    fn on_any_frame(&mut self, now: Instant, rx: RxFrame, looked_up: Option<Option<FlowEntry>>) {
         let start = usize::from(rx.offset);
         let parsed = match self.res.pool.bytes(&rx.frame).get(start..start + usize::from(rx.len)) {
             Some(bytes) => wire::parse(bytes, rx.offset, Verify::All),
             None => Err(wire::Drop::Truncated),
         };
         match parsed {
-            Ok(Parsed::Tcp(info, segment)) => self.on_tcp(now, rx, &info, &segment),
+            Ok(Parsed::Tcp(info, segment)) => {
+                let entry = looked_up.unwrap_or_else(|| self.flows.find(&segment.flow));
+                self.on_tcp(now, rx, &info, &segment, entry);
+            }
             Ok(Parsed::Arp(info)) => self.on_arp(now, rx, &info),
             Ok(Parsed::Ndp(info)) => self.on_ndp(now, rx, &info),
             Ok(Parsed::Icmp(info)) => self.on_icmp(now, rx, &info),
@@ -203,44 +180,14 @@ impl Shard {
         }
     }
 
-    /// What a 4-tuple belongs to.
-    pub(crate) fn find(&self, flow: &FlowKey) -> Option<FlowEntry> {
-        self.flows.get(self.flows.hash(flow), flow)
-    }
-
-    /// The connection that a 4-tuple belongs to, if it is one.
-    #[inline]
-    fn find_connection(&mut self, flow: &FlowKey) -> Option<Found> {
-        if let Some(found) = self.found
-            && found.flow == *flow
-        {
-            return Some(found);
-        }
-        let Some(FlowEntry::Connection { id, conversion, side }) = self.find(flow) else { return None };
-        self.found = Some(Found { flow: *flow, id, conversion, side });
-        self.found
-    }
-
-    /// Says what a 4-tuple belongs to from now on.
-    pub(crate) fn bind(&mut self, flow: FlowKey, entry: FlowEntry) {
-        self.found = None;
-        self.flows.insert(self.flows.hash(&flow), flow, entry);
-    }
-
-    /// Forgets a 4-tuple.
-    pub(crate) fn unbind(&mut self, flow: &FlowKey) {
-        self.found = None;
-        self.flows.remove(self.flows.hash(flow), flow);
-    }
-
     /// Gives the frame back and counts why.
     pub(crate) fn drop_frame(&mut self, rx: RxFrame, why: Counter) {
         self.res.counters.inc(why);
         self.res.pool.release(rx.frame);
     }
 
-    fn on_tcp(&mut self, now: Instant, rx: RxFrame, info: &IpInfo, segment: &SegmentIn) {
-        match self.find(&segment.flow) {
+    fn on_tcp(&mut self, now: Instant, rx: RxFrame, info: &IpInfo, segment: &SegmentIn, entry: Option<FlowEntry>) {
+        match entry {
             Some(FlowEntry::Connection { id, conversion, side }) => {
                 self.on_connection(now, rx, &info.link, segment, (id, conversion, side));
             }
@@ -257,7 +204,7 @@ impl Shard {
         rx: RxFrame,
         link: &LinkHeader,
         segment: &SegmentIn,
-        (id, conversion, side): (ConnId, ConversionId, Side),
+        (id, conversion, side): Member,
     ) {
         let Some(state) = self.conversions.get_mut(conversion) else {
             return self.drop_frame(rx, Counter::DropNoConnection);

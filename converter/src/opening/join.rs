@@ -6,9 +6,10 @@ use mimbox_stack::wire::IpInfo;
 use mimbox_stack::{Counter, Instant, RxFrame, SegmentIn};
 
 use crate::conversion::Side;
+use crate::flows::FlowEntry;
 use crate::half::Half;
 use crate::path::Origin;
-use crate::shard::{FlowEntry, Shard};
+use crate::shard::Shard;
 
 /// What became of a SYN.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,7 +47,7 @@ impl Shard {
             self.remove_connection(now, id);
             return Joined::Refused;
         }
-        self.bind(segment.flow, FlowEntry::Connection { id, conversion, side: Side::Client });
+        self.flows.bind(segment.flow, FlowEntry::Connection { id, conversion, side: Side::Client });
         self.touch(conversion);
         Joined::Accepted
     }

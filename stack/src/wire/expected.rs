@@ -5,18 +5,24 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{Ecn, LinkHeader, MacAddr, SegmentIn, TcpFlags, ethertype, protocol};
+use super::{Ecn, FlowKey, LinkHeader, MacAddr, SegmentIn, TcpFlags, ethertype, protocol};
 use crate::checksum::{self, fold};
 use crate::limits::{ETHERNET_HEADER, IPV4_HEADER, IPV6_HEADER, TCP_HEADER};
 use crate::options::{OptionBytes, OptionSlice, SynOptions, TcpOptions, kind, timestamps_of};
 use crate::seq::SeqNum;
 
 /// Parses a packet into `segment` if it has the layout that is expected: untagged Ethernet, IP without options or
-/// extensions, and TCP with no options, with timestamps, or with timestamps and one MPTCP option behind them. All
-/// checksums are verified. What comes out is what [`parse`](super::parse) gives for the packet; after `None` `segment`
-/// means nothing.
+/// extensions, and TCP with no options, with timestamps, or with timestamps and one MPTCP option behind them. `known` finds
+/// what the packet's 4-tuple belongs to; it is asked before the payload is read, so that a packet of which it knows nothing
+/// is not summed here and again by whoever takes it. All checksums are verified. What comes out is what
+/// [`parse`](super::parse) gives for the packet; after `None` `segment` means nothing.
 #[inline]
-pub fn parse_expected(packet: &[u8], offset: u16, segment: &mut SegmentIn) -> Option<LinkHeader> {
+pub fn parse_expected<T>(
+    packet: &[u8],
+    offset: u16,
+    segment: &mut SegmentIn,
+    known: impl FnOnce(&FlowKey) -> Option<T>,
+) -> Option<(LinkHeader, T)> {
     if packet.len() > usize::from(u16::MAX - offset) {
         return None;
     }
@@ -29,15 +35,20 @@ pub fn parse_expected(packet: &[u8], offset: u16, segment: &mut SegmentIn) -> Op
     }
     let offset = offset + ETHERNET_HEADER as u16;
     let taken = match u16::from_be_bytes([high, low]) {
-        ethertype::IPV4 => ipv4(rest, offset, segment),
-        ethertype::IPV6 => ipv6(rest, offset, segment),
+        ethertype::IPV4 => ipv4(rest, offset, segment, known),
+        ethertype::IPV6 => ipv6(rest, offset, segment, known),
         _ => None,
     };
-    taken.map(|()| link)
+    taken.map(|found| (link, found))
 }
 
 #[inline]
-fn ipv4(packet: &[u8], offset: u16, segment: &mut SegmentIn) -> Option<()> {
+fn ipv4<T>(
+    packet: &[u8],
+    offset: u16,
+    segment: &mut SegmentIn,
+    known: impl FnOnce(&FlowKey) -> Option<T>,
+) -> Option<T> {
     let header = packet.first_chunk::<IPV4_HEADER>()?;
     let &[version, traffic, len0, len1, _, _, fragment0, fragment1, _, next, _, _, ref addresses @ ..] = header;
     let &[s0, s1, s2, s3, d0, d1, d2, d3] = addresses;
@@ -51,11 +62,16 @@ fn ipv4(packet: &[u8], offset: u16, segment: &mut SegmentIn) -> Option<()> {
     segment.flow.local = IpAddr::V4(Ipv4Addr::new(d0, d1, d2, d3));
     segment.flow.remote = IpAddr::V4(Ipv4Addr::new(s0, s1, s2, s3));
     segment.ecn = Ecn::of(traffic);
-    tcp(l4, offset + IPV4_HEADER as u16, native_words(addresses), segment)
+    tcp(l4, offset + IPV4_HEADER as u16, native_words(addresses), segment, known)
 }
 
 #[inline]
-fn ipv6(packet: &[u8], offset: u16, segment: &mut SegmentIn) -> Option<()> {
+fn ipv6<T>(
+    packet: &[u8],
+    offset: u16,
+    segment: &mut SegmentIn,
+    known: impl FnOnce(&FlowKey) -> Option<T>,
+) -> Option<T> {
     let header = packet.first_chunk::<IPV6_HEADER>()?;
     let &[version, traffic, _, _, len0, len1, next, _, ref addresses @ ..] = header;
     let (src, dst) = addresses.split_first_chunk::<16>()?;
@@ -69,17 +85,26 @@ fn ipv6(packet: &[u8], offset: u16, segment: &mut SegmentIn) -> Option<()> {
     segment.flow.local = IpAddr::V6(Ipv6Addr::from(*dst));
     segment.flow.remote = IpAddr::V6(Ipv6Addr::from(*src));
     segment.ecn = Ecn::of(traffic >> 4);
-    tcp(l4, offset + IPV6_HEADER as u16, native_words(addresses), segment)
+    tcp(l4, offset + IPV6_HEADER as u16, native_words(addresses), segment, known)
 }
 
 /// `addresses` is the unfolded sum of both addresses, in native order.
 #[inline]
-fn tcp(l4: &[u8], offset: u16, addresses: u64, segment: &mut SegmentIn) -> Option<()> {
+fn tcp<T>(
+    l4: &[u8],
+    offset: u16,
+    addresses: u64,
+    segment: &mut SegmentIn,
+    known: impl FnOnce(&FlowKey) -> Option<T>,
+) -> Option<T> {
     let (header, rest) = l4.split_first_chunk::<TCP_HEADER>()?;
     let &[sp0, sp1, dp0, dp1, q0, q1, q2, q3, a0, a1, a2, a3, data_offset, flags, w0, w1, _, _, _, _] = header;
     let header_len = usize::from(data_offset >> 4) * 4;
     let (options, payload) = rest.split_at_checked(header_len.checked_sub(TCP_HEADER)?)?;
     let option_sum = take_options(options, rest, &mut segment.options)?;
+    segment.flow.local_port = u16::from_be_bytes([dp0, dp1]);
+    segment.flow.remote_port = u16::from_be_bytes([sp0, sp1]);
+    let found = known(&segment.flow)?;
     let payload_sum = checksum::sum(payload);
     // No overflow: the IP header went off a packet whose offsets all fit.
     let length = u16::from(protocol::TCP) + l4.len() as u16;
@@ -89,8 +114,6 @@ fn tcp(l4: &[u8], offset: u16, addresses: u64, segment: &mut SegmentIn) -> Optio
     if fold(addresses + native_words(header) + option_sum + native) != 0xffff {
         return None;
     }
-    segment.flow.local_port = u16::from_be_bytes([dp0, dp1]);
-    segment.flow.remote_port = u16::from_be_bytes([sp0, sp1]);
     segment.seq = SeqNum(u32::from_be_bytes([q0, q1, q2, q3]));
     segment.ack = SeqNum(u32::from_be_bytes([a0, a1, a2, a3]));
     segment.flags = TcpFlags::from_bits_retain(flags);
@@ -98,7 +121,7 @@ fn tcp(l4: &[u8], offset: u16, addresses: u64, segment: &mut SegmentIn) -> Optio
     segment.payload_offset = offset + header_len as u16;
     segment.payload_len = payload.len() as u16;
     segment.payload_sum = payload_sum;
-    Some(())
+    Some(found)
 }
 
 /// Takes options in one of the layouts that are expected; their unfolded sum in native order. `behind` begins with them

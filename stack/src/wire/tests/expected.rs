@@ -21,7 +21,8 @@ fn mptcp(body: &[u8]) -> Vec<u8> {
 fn short(packet: &[u8], offset: u16) -> Option<(LinkHeader, SegmentIn)> {
     let before = packet_with_everything();
     let (_, mut segment) = parsed_tcp(&before, 0);
-    let link = parse_expected(packet, offset, &mut segment)?;
+    let (link, flow) = parse_expected(packet, offset, &mut segment, |flow| Some(*flow))?;
+    assert_eq!(flow, segment.flow);
     Some((link, segment))
 }
 
@@ -48,6 +49,23 @@ fn data_and_acknowledgments_of_an_open_connection_go_the_short_way() {
         }
         assert!(short(&packet(&flow, &link(), None, &[], b"bare"), 256).is_some());
     }
+}
+
+#[test]
+fn a_packet_of_which_nobody_knows_is_not_summed() {
+    let mut packet = packet(&flow_v4(), &link(), Some(Timestamps { value: 7, echo: 8 }), &[], &[7; 1000]);
+    let mut asked = None;
+    let mut ask = |packet: &[u8], answer: Option<()>| {
+        parse_expected(packet, 256, &mut SegmentIn::blank(), |flow| {
+            asked = Some(*flow);
+            answer
+        })
+    };
+    assert!(ask(&packet, Some(())).is_some());
+    assert!(ask(&packet, None).is_none(), "nobody knows of it");
+    *packet.last_mut().unwrap() ^= 1;
+    assert!(ask(&packet, Some(())).is_none(), "its checksum is wrong");
+    assert_eq!(asked, Some(flow_v4().reversed()));
 }
 
 proptest! {
