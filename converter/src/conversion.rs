@@ -1,5 +1,6 @@
 //! A conversion: a client half, a server half, and what has passed between them so far.
 
+use bitflags::bitflags;
 use mimbox_stack::Instant;
 use mimbox_stack::tcp::Offer;
 
@@ -63,6 +64,27 @@ impl Side {
     }
 }
 
+bitflags! {
+    /// Sides of a conversion.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+    pub(crate) struct Sides: u8 {
+        /// Towards the client.
+        const CLIENT = 1;
+        /// Towards the server.
+        const SERVER = 1 << 1;
+    }
+}
+
+impl From<Side> for Sides {
+    #[inline]
+    fn from(side: Side) -> Self {
+        match side {
+            Side::Client => Self::CLIENT,
+            Side::Server => Self::SERVER,
+        }
+    }
+}
+
 /// What has passed on one side.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Progress {
@@ -101,6 +123,8 @@ pub(crate) struct Conversion {
     pub established: bool,
     /// It stands in the shard's list of conversions with something to do.
     pub ready: bool,
+    /// Halves that something happened to since they were last polled: no other has anything to send.
+    pub stirred: Sides,
     /// When its entry in the timing wheel fires.
     pub armed: Instant,
     /// When its SYN+ACK was sent to the client.
@@ -136,6 +160,13 @@ impl Conversion {
             Side::Client => &mut self.client_window,
             Side::Server => &mut self.server_window,
         }
+    }
+
+    /// Something has happened to both halves, or may have, and to both directions.
+    pub(crate) fn stir(&mut self) {
+        self.stirred = Sides::all();
+        self.client_window.carry();
+        self.server_window.carry();
     }
 
     /// True while there is nothing about the conversion that ends, and nothing to be heard of its halves.

@@ -148,14 +148,12 @@ impl Half {
         }
     }
 
-    /// When the half wants to be called again.
-    pub(crate) fn next_deadline(&self, conns: &mut ConnTable) -> Option<Instant> {
+    /// When the half wants to be called again; [`Instant::MAX`] for never.
+    #[inline]
+    pub(crate) fn next_deadline(&self, conns: &mut ConnTable) -> Instant {
         match self {
-            Self::Tcp(id) => conns.get(*id)?.next_deadline(),
-            Self::Mptcp(mptcp) => {
-                let subflows = mptcp.subflow_ids().filter_map(|id| conns.get(id)?.next_deadline());
-                subflows.chain(mptcp.next_deadline()).min()
-            }
+            Self::Tcp(id) => conns.get(*id).map_or(Instant::MAX, |conn| conn.deadline()),
+            Self::Mptcp(mptcp) => mptcp.deadline(conns),
         }
     }
 
@@ -203,17 +201,24 @@ impl Half {
         }
     }
 
-    /// Says how many bytes beyond those already delivered the conversion takes now.
-    pub(crate) fn set_receive_space(&mut self, bytes: u32, conns: &mut ConnTable) {
+    /// Says how many bytes beyond those already delivered the conversion takes now. True when the peer is to be told.
+    #[inline]
+    pub(crate) fn set_receive_space(&mut self, bytes: u32, conns: &mut ConnTable) -> bool {
         match self {
-            Self::Tcp(id) => {
-                if let Some(mut conn) = conns.get(*id)
-                    && conn.state().is_synchronized()
-                {
-                    conn.set_receive_space(bytes);
-                }
-            }
+            Self::Tcp(id) => match conns.get(*id) {
+                Some(mut conn) if conn.state().is_synchronized() => conn.set_receive_space(bytes),
+                _ => false,
+            },
             Self::Mptcp(mptcp) => mptcp.set_receive_space(bytes),
+        }
+    }
+
+    /// True when it has something to send that nothing since it was last polled has given it.
+    #[inline]
+    pub(crate) fn has_more(&self) -> bool {
+        match self {
+            Self::Tcp(_) => false,
+            Self::Mptcp(mptcp) => mptcp.has_more(),
         }
     }
 

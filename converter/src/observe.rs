@@ -47,7 +47,7 @@ impl Operated for Shard {
                     }
                 }
                 let due = half.next_deadline(&mut self.conns);
-                if due.is_some_and(|due| due < conversion.armed) {
+                if due < conversion.armed {
                     let (number, armed) = (id.number(), conversion.armed);
                     return Some(format!("conversion {number}, {side:?}: due at {due:?}, woken at {armed:?}"));
                 }

@@ -10,7 +10,7 @@ use mimbox_stack::tcp::{ConnSetup, Offer, Opening, SynSeen, TcpConfig, TsOffer};
 use mimbox_stack::wire::{IcmpKind, IpInfo};
 use mimbox_stack::{ConnId, Counter, FlowKey, Instant, Outgoing, RxFrame, SegmentIn, SeqNum, TcpFlags};
 
-use crate::conversion::{Conversion, ConversionId, Mode, Progress, Side};
+use crate::conversion::{Conversion, ConversionId, Mode, Progress, Side, Sides};
 use crate::events::{ConversionEnd, Happening};
 use crate::flows::FlowEntry;
 use crate::half::Half;
@@ -307,6 +307,7 @@ impl Shard {
             aborted: false,
             end: ConversionEnd::Finished,
             ready: false,
+            stirred: Sides::all(),
             armed: Instant::MAX,
             opened: now,
             client_window: Autotune::new(now),

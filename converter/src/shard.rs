@@ -20,7 +20,7 @@ use mimbox_stack::{
 
 use crate::closing::time_wait::TimeWaitTable;
 use crate::config::Config;
-use crate::conversion::{ConversionId, ConversionTable, Side};
+use crate::conversion::{ConversionId, ConversionTable, Side, Sides};
 use crate::events::{ConversionEnd, EventRing};
 use crate::flows::{FlowEntry, Flows, Member};
 use crate::half::{Half, HalfEvents};
@@ -229,8 +229,11 @@ impl Shard {
         {
             mptcp.path_back(now, id, &mut self.conns);
         }
+        state.stirred |= side.into();
         if !self.scratch.is_empty() {
             splice::forward(&mut self.scratch, state.half_mut(side.other()), &mut self.conns, &mut env);
+            state.stirred = Sides::all();
+            state.window_mut(side).carry();
         }
         if !state.ready {
             state.ready = true;
@@ -242,11 +245,11 @@ impl Shard {
         }
     }
 
-    /// Puts the conversion on the list of those that may have something to send.
+    /// Puts the conversion on the list of those that may have something to send, on either side.
     pub(crate) fn touch(&mut self, id: ConversionId) {
-        if let Some(conversion) = self.conversions.get_mut(id)
-            && !conversion.ready
-        {
+        let Some(conversion) = self.conversions.get_mut(id) else { return };
+        conversion.stir();
+        if !conversion.ready {
             conversion.ready = true;
             self.ready.push_back(id);
         }
@@ -254,9 +257,8 @@ impl Shard {
 
     /// Carries what happened on one side across to the other.
     pub(crate) fn advance(&mut self, now: Instant, id: ConversionId, side: Side, events: HalfEvents) {
-        if let Some(conversion) = self.conversions.get_mut(id)
-            && !self.scratch.is_empty()
-        {
+        if let Some(conversion) = self.conversions.get_mut(id) {
+            conversion.stir();
             let mut env = self.res.env();
             splice::forward(&mut self.scratch, conversion.half_mut(side.other()), &mut self.conns, &mut env);
         }
@@ -302,9 +304,13 @@ impl Shard {
             window::update(now, conversion, &self.settings.windows, &mut self.conns, &self.res.pool);
         }
         loop {
+            if conversion.half(self.polled).has_more() {
+                conversion.stirred |= self.polled.into();
+            }
+            let stirred = conversion.stirred.contains(self.polled.into());
             let half = conversion.half_mut(self.polled);
             let out = &mut self.outgoing;
-            while let Some(id) = half.poll_transmit(now, out, &mut self.conns, &mut self.res.env()) {
+            while stirred && let Some(id) = half.poll_transmit(now, out, &mut self.conns, &mut self.res.env()) {
                 let Resources { pool, counters, .. } = &mut self.res;
                 match self.paths.get_mut(id) {
                     Some(path) => {
@@ -332,10 +338,15 @@ impl Shard {
         self.on_transmit_done(now, id);
         let Some(conversion) = self.conversions.get_mut(id) else { return };
         conversion.ready = false;
-        let deadline = Side::BOTH.iter().filter_map(|&side| conversion.half(side).next_deadline(&mut self.conns)).min();
-        if let Some(deadline) = deadline
-            && deadline < conversion.armed
-        {
+        // What a half waits for comes no earlier while nothing happens to it.
+        let stirred = std::mem::take(&mut conversion.stirred);
+        let mut deadline = conversion.armed;
+        for side in Side::BOTH {
+            if stirred.contains(side.into()) {
+                deadline = deadline.min(conversion.half(side).next_deadline(&mut self.conns));
+            }
+        }
+        if deadline < conversion.armed {
             conversion.armed = deadline;
             self.timers.schedule(deadline, Timer::Conversion(id));
         }
@@ -377,11 +388,14 @@ impl Engine for Shard {
 
     fn poll_transmit(&mut self, now: Instant) -> Option<TxFrame> {
         let frame = loop {
-            if let Some(frame) = self.outbox.pop_front() {
-                break frame;
-            }
-            if let Some(frame) = self.neighbours.poll_transmit(&mut self.res.pool, &mut self.res.counters) {
-                break frame;
+            // While a conversion is polled nothing else is given anything to send.
+            if !self.prepared {
+                if let Some(frame) = self.outbox.pop_front() {
+                    break frame;
+                }
+                if let Some(frame) = self.neighbours.poll_transmit(&mut self.res.pool, &mut self.res.counters) {
+                    break frame;
+                }
             }
             let id = *self.ready.front()?;
             if let Some(frame) = self.poll_conversion(now, id) {

@@ -73,17 +73,27 @@ pub(crate) struct Autotune {
     /// Bytes that it may hold in any case: what the scale of the source's window can show, twice. Where segments are so small
     /// that the granted frames hold less, the window would stay closed for ever.
     least_bytes: u32,
+    /// Frames that it held when its sender's window was last set.
+    held: u32,
+    /// It has carried payload since.
+    carried: bool,
 }
 
 impl Autotune {
     /// A direction of which nothing is known yet.
     pub(crate) const fn new(now: Instant) -> Self {
-        Self { began: now, round_us: 0, delivered: 0, last: 0, granted: 0, least_bytes: 0 }
+        Self { began: now, round_us: 0, delivered: 0, last: 0, granted: 0, least_bytes: 0, held: 0, carried: true }
     }
 
     /// Frames that it may hold by what was measured.
     pub(crate) const fn granted(&self) -> u32 {
         self.granted
+    }
+
+    /// Payload has gone through: the sender's window is no longer what was set.
+    #[inline]
+    pub(crate) fn carry(&mut self) {
+        self.carried = true;
     }
 
     /// True when a round trip has passed.
@@ -119,7 +129,8 @@ impl Autotune {
     }
 }
 
-/// Tells each half how much it may still accept: what its direction may hold, less what waits at either half.
+/// Tells each half how much it may still accept: what its direction may hold, less what waits at either half. A direction
+/// of which nothing has moved is left as it is, and so is the half that has nothing new to say for it.
 ///
 /// The right edge that a half has shown its peer never moves left; the halves see to that themselves.
 pub(crate) fn update(
@@ -131,18 +142,26 @@ pub(crate) fn update(
 ) {
     let frame_bytes = u32::from(conversion.segment_bytes);
     for side in Side::BOTH {
-        let mut window = *conversion.window_mut(side);
-        if window.is_due(now) {
+        let held = conversion.half(side.other()).queued_frames(conns);
+        let window = conversion.window_mut(side);
+        let due = window.is_due(now);
+        if !due && !window.carried && window.held == held {
+            continue;
+        }
+        (window.held, window.carried) = (held, false);
+        if due {
+            let mut window = *window;
             let (source, sink) = (conversion.half(side), conversion.half(side.other()));
             let rtt = source.receiver_rtt(conns) + sink.srtt(conns);
             window.end_round(now, sink.delivered(conns), rtt, frame_bytes);
             window.least_bytes = 2 << source.receive_scale(conns);
             *conversion.window_mut(side) = window;
         }
-        let held = conversion.half(side.other()).queued_frames(conns);
         // Frames that wait out of order lie inside the window already shown, so they take nothing off what is left.
-        let space = limits.space(&window, held, frame_bytes, pool);
-        conversion.half_mut(side).set_receive_space(space, conns);
+        let space = limits.space(conversion.window_mut(side), held, frame_bytes, pool);
+        if conversion.half_mut(side).set_receive_space(space, conns) {
+            conversion.stirred |= side.into();
+        }
     }
 }
 

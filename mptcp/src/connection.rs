@@ -500,13 +500,31 @@ impl Connection {
 
     /// When the data level wants to be called again; each subflow has a deadline of its own.
     pub fn next_deadline(&self) -> Option<Instant> {
+        let due = self.own_deadline();
+        (due < Instant::MAX).then_some(due)
+    }
+
+    fn own_deadline(&self) -> Instant {
         if self.over {
-            return None;
+            return Instant::MAX;
         }
         let Deadlines { data, probe, lonely, close } = self.deadlines;
-        let subflows = self.subflows.iter().map(|subflow| subflow.third_ack_due.min(subflow.resumes_at()));
-        let due = [data, probe, lonely, close, self.paths.deadline].into_iter().chain(subflows).min();
-        due.filter(|&at| at < Instant::MAX)
+        let mut due = data.min(probe).min(lonely).min(close).min(self.paths.deadline);
+        for subflow in &self.subflows {
+            due = due.min(subflow.third_ack_due).min(subflow.resumes_at());
+        }
+        due
+    }
+
+    /// When the connection or one of its subflows wants to be called again; [`Instant::MAX`] for never.
+    pub fn deadline(&self, conns: &mut ConnTable) -> Instant {
+        let mut due = self.own_deadline();
+        for subflow in &self.subflows {
+            if let Some(conn) = conns.get(subflow.id) {
+                due = due.min(conn.deadline());
+            }
+        }
+        due
     }
 
     /// Queues payload to be sent.
@@ -540,12 +558,19 @@ impl Connection {
         }
     }
 
-    /// Says how many bytes beyond those already handed out the owner takes now. The edge never moves left.
-    pub fn set_receive_space(&mut self, bytes: u32) {
+    /// Says how many bytes beyond those already handed out the owner takes now. The edge never moves left. True when
+    /// there is something to send, such as the news of a window that has opened.
+    pub fn set_receive_space(&mut self, bytes: u32) -> bool {
         self.rcv.space = bytes;
         // RFC 8684 §3.3.4: DATA_ACK plus window must not shrink.
         self.rcv.edge = self.rcv.edge.max(self.rcv.nxt + u64::from(bytes));
         self.dirty |= self.owes_window();
+        self.dirty || matches!(self.mode, Mode::Plain(_))
+    }
+
+    /// True when there is something to send that was left over, or nothing that was received has given.
+    pub fn has_more(&self) -> bool {
+        self.dirty && !self.over
     }
 
     /// True once nothing is left to be sent or received: the connection can be released.

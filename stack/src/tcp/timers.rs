@@ -130,11 +130,21 @@ impl Conn<'_> {
 
     /// When the connection wants [`Conn::on_timer`] called.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let keepalive = self.keepalive_at().unwrap_or(Instant::MAX);
-        let paced = if self.hot.flags.contains(ConnFlags::PACE_WAITS) { self.hot.pace_at } else { Instant::MAX };
-        let due = self.hot.rto_at.min(self.hot.ack_at).min(paced).min(keepalive);
-        let due = due.min(self.cold.reorder_at).min(self.cold.linger_at).min(self.silent_at());
+        let due = self.deadline();
         (due < Instant::MAX).then_some(due)
+    }
+
+    /// [`Conn::next_deadline`], with [`Instant::MAX`] for never.
+    #[inline]
+    pub fn deadline(&self) -> Instant {
+        let paced = if self.hot.flags.contains(ConnFlags::PACE_WAITS) { self.hot.pace_at } else { Instant::MAX };
+        let due = self.hot.rto_at.min(self.hot.ack_at).min(paced).min(self.cold.reorder_at).min(self.cold.linger_at);
+        let due = if self.cold.probe.is_some() { due.min(self.silent_at()) } else { due };
+        // Of an open connection only the operator's wish is a reason to ask whether the peer is there.
+        if self.hot.state == State::Established && self.cold.config.keepalive.is_none() {
+            return due;
+        }
+        due.min(self.keepalive_at().unwrap_or(Instant::MAX))
     }
 
     /// What is wrong with the timers, once everything that may be sent was sent: what waits for the peer has a timer that is

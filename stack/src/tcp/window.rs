@@ -121,8 +121,9 @@ impl Conn<'_> {
         (segments * mss).min((2 * mss).max(segments * 1_460))
     }
 
-    /// Says how many bytes beyond `rcv_nxt` the owner takes now. The edge that the peer was shown stays.
-    pub fn set_receive_space(&mut self, bytes: u32) {
+    /// Says how many bytes beyond `rcv_nxt` the owner takes now. The edge that the peer was shown stays. True when an
+    /// acknowledgment is to be sent, which shows more.
+    pub fn set_receive_space(&mut self, bytes: u32) -> bool {
         self.hot.rcv_space = bytes;
         // As the field can say it: what its scale cannot show is nothing to tell.
         let scale = u32::from(self.hot.rcv_scale);
@@ -137,6 +138,7 @@ impl Conn<'_> {
         if (wide || from_nothing) && self.hot.state.may_receive() {
             self.hot.flags |= ConnFlags::ACK_NOW;
         }
+        self.hot.flags.contains(ConnFlags::ACK_NOW)
     }
 
     /// MPTCP: the window to advertise as it is; the data level keeps its edge, and the peer's window is its affair too.

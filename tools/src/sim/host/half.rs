@@ -180,7 +180,9 @@ impl Half {
 
     pub(crate) fn set_receive_space(&mut self, bytes: u32, conns: &mut ConnTable) {
         match self {
-            Self::Mptcp(connection) => connection.set_receive_space(bytes),
+            Self::Mptcp(connection) => {
+                connection.set_receive_space(bytes);
+            }
             Self::Tcp(id) => {
                 if let Some(mut conn) = conns.get(*id) {
                     conn.set_receive_space(bytes);
