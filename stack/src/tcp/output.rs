@@ -48,8 +48,9 @@ impl Conn<'_> {
             || self.next_fin(now, out)
             || self.next_probe(now, out)
             || self.next_ack(now, out);
-        self.arm(now);
+        // Of several segments that leave together the last one sets the timer.
         if !some {
+            self.arm(now);
             self.arm_persist(now);
         }
         some
