@@ -15,7 +15,7 @@ export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER = sudo -E
 endif
 endif
 
-.PHONY: all demo test bless bench lint setup clean-labs
+.PHONY: all demo test bless bench counts lint setup clean-labs
 all: setup
 	$(CARGO) build --workspace --release
 
@@ -42,6 +42,10 @@ bless:
 # What a forwarded frame costs.
 bench: setup
 	$(CARGO) bench --workspace --benches
+
+# Whether a segment costs more instructions than the repository has on record.
+counts:
+	$(CARGO) test --release -p mimbox-tools --test counts
 
 lint: setup
 	$(CARGO) fmt --all --check

@@ -1,10 +1,11 @@
-//! Compiles the lab client's BPF program with clang.
+//! Compiles the lab client's BPF program with clang, and tells the program which compiler built it.
 
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 
 fn main() {
+    tell_compiler();
     let source = Path::new("ebpf/dst_opt.bpf.c");
     println!("cargo::rerun-if-changed={}", source.display());
     println!("cargo::rerun-if-env-changed=CLANG");
@@ -34,6 +35,14 @@ fn main() {
         )),
         Err(error) => fail(&format!("cannot run {clang}: {error}; `make setup` installs it, or name another in CLANG")),
     }
+}
+
+/// Instruction counts are compared between builds of one compiler only.
+fn tell_compiler() {
+    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let said = Command::new(rustc).arg("--version").output().ok();
+    let version = said.map(|said| String::from_utf8_lossy(&said.stdout).trim().to_owned());
+    println!("cargo::rustc-env=MIMBOX_RUSTC={}", version.as_deref().unwrap_or("an unknown rustc"));
 }
 
 fn fail(why: &str) -> ! {

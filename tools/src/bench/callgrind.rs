@@ -10,6 +10,12 @@ use super::world::{Load, Order};
 /// Where callgrind starts and stops.
 const COUNTED: &str = "--toggle-collect=*measured_turn*";
 
+/// True when valgrind can be run.
+pub(super) fn is_there() -> bool {
+    let asked = Command::new("valgrind").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    asked.is_ok_and(|status| status.success())
+}
+
 /// Instructions that a row costs for each thing that it does.
 ///
 /// # Errors

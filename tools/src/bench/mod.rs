@@ -6,6 +6,7 @@ use clap::Subcommand;
 
 mod callgrind;
 mod chart;
+mod counts;
 mod engine;
 mod floor;
 mod packet;
@@ -16,7 +17,9 @@ mod stopwatch;
 mod talk;
 mod world;
 
+pub use counts::CountsArgs;
 pub use engine::EngineArgs;
+pub use rows::allocations;
 
 /// `mimbox-lab bench`.
 #[derive(Clone, Debug, Subcommand)]
@@ -27,6 +30,14 @@ pub enum BenchCommand {
     /// row has the cost of a bare forwarder over the same ports and frames beside it, from the same run.
     #[command(after_help = "Example: mimbox-lab bench engine --quick --json engine.json --svg engine.svg")]
     Engine(EngineArgs),
+    /// Whether a segment has come to cost more instructions than the repository has on record.
+    ///
+    /// Counts of one compiler say nothing of another's code: built by any but the one that the file names, it compares
+    /// nothing and says so.
+    #[command(
+        after_help = "Example: mimbox-lab bench counts, and after a change that was meant: mimbox-lab bench counts --bless"
+    )]
+    Counts(CountsArgs),
 }
 
 /// Runs a benchmark.
@@ -36,6 +47,7 @@ pub enum BenchCommand {
 pub fn command(command: &BenchCommand) -> anyhow::Result<ExitCode> {
     match command {
         BenchCommand::Engine(args) => engine::command(args),
+        BenchCommand::Counts(args) => counts::command(args),
     }
 }
 

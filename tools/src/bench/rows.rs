@@ -221,6 +221,37 @@ pub(super) fn measure_floor(segment_bytes: u16, direction: Direction, effort: Ef
     slices(effort, || Ok(floor.run(effort.slice, true)))
 }
 
+/// How often the box allocates for segments once it is warm, by `probe`, which says how often the program has allocated; in
+/// several shapes of conversions and loads.
+///
+/// # Errors
+/// When segments do not arrive.
+pub fn allocations(probe: fn() -> u64) -> anyhow::Result<Vec<(String, u64)>> {
+    let mut found = Vec::new();
+    for (conversions, subflows, checksum) in [(1, 1, false), (1, 1, true), (1, 2, false), (100, 1, false)] {
+        for direction in [Direction::Upload, Direction::Download] {
+            for order in [Order::Straight, Order::Reordered, Order::Lossy] {
+                // Of many conversions that lose packets there is always one whose rings have yet to come to their largest.
+                if order == Order::Lossy && conversions > 1 {
+                    continue;
+                }
+                let shape = Shape { conversions, subflows, checksum };
+                let load = Load { segment_bytes: FULL_SEGMENT, direction, order };
+                let row = Row { what: What::Data, shape, load };
+                let mut world = World::new(shape)?;
+                world.probe = probe;
+                world.open_all(false)?;
+                // Each conversion's rings come to their largest at some time.
+                let warm_up = 60_000.max(3_000 * u64::from(conversions));
+                world.move_data(load, warm_up, false).with_context(|| format!("{row:?}"))?;
+                world.move_data(load, 5_000, true).with_context(|| format!("{row:?}"))?;
+                found.push((format!("{row:?}"), world.allocated));
+            }
+        }
+    }
+    Ok(found)
+}
+
 /// Does what a row says once, with callgrind counting the measured part; says how many things that part did.
 pub(super) fn count_once(row: &Row) -> anyhow::Result<f64> {
     let effort = Effort::COUNT;

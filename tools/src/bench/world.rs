@@ -99,6 +99,9 @@ pub(super) struct World {
     owing: Vec<(u32, usize, usize)>,
     pub(super) lossy: bool,
     pub(super) measured: bool,
+    /// How often the program has allocated, where anybody counts that; and how often while a turn was measured.
+    pub(super) probe: fn() -> u64,
+    pub(super) allocated: u64,
     pub(super) watch: Stopwatch,
     pub(super) delivered: u64,
     pub(super) opened: u32,
@@ -179,6 +182,8 @@ impl World {
             owing: Vec::with_capacity(BATCH * 4),
             lossy: false,
             measured: false,
+            probe: || 0,
+            allocated: 0,
             watch: Stopwatch::default(),
             delivered: 0,
             opened: 0,
@@ -212,8 +217,20 @@ impl World {
     /// One turn of the box, then all that it sent is read.
     pub(super) fn turn(&mut self) {
         self.clock.advance(STEP);
-        let Self { worker, watch, measured, .. } = self;
-        watch.time(|| if *measured { measured_turn(worker) } else { worker.turn() });
+        let Self { worker, watch, measured, probe, .. } = self;
+        let mut allocated = 0;
+        watch.time(|| {
+            let before = probe();
+            if *measured {
+                measured_turn(worker)
+            } else {
+                worker.turn()
+            };
+            allocated = probe() - before;
+        });
+        if self.measured {
+            self.allocated += allocated;
+        }
         for end in [CLIENTS, SERVERS] {
             loop {
                 let Some(sent) = self.rings[end].borrow_mut().sent.pop_front() else { break };

@@ -1,0 +1,160 @@
+//! `mimbox-lab bench counts`: instructions of the rows that the project promises something about, against those that the
+//! repository has on record.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use serde::{Deserialize, Serialize};
+
+use super::callgrind;
+use super::rows::{Row, What};
+use super::world::{Direction, Load, Order, Shape};
+
+/// A count may be so much above what is on record.
+const TOLERANCE: f64 = 0.05;
+/// The compiler that this program was built by.
+const RUSTC: &str = env!("MIMBOX_RUSTC");
+
+/// What `mimbox-lab bench counts` is to do.
+#[derive(Args, Clone, Debug)]
+pub struct CountsArgs {
+    /// Write what is counted to the file, instead of comparing.
+    #[arg(long)]
+    pub bless: bool,
+    /// The file with the counts on record.
+    #[arg(long, value_name = "FILE", default_value = "tools/counts.toml")]
+    pub file: PathBuf,
+}
+
+/// The file.
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    /// The compiler that the counts are about: another one makes other code.
+    rustc: String,
+    /// Instructions for each segment.
+    instructions: BTreeMap<String, u32>,
+}
+
+/// The rows, each by its name in the file.
+fn rows() -> Vec<(&'static str, Row)> {
+    let row = |what, conversions, subflows, checksum, direction, order| Row {
+        what,
+        shape: Shape { conversions, subflows, checksum },
+        load: Load { segment_bytes: 1_424, direction, order },
+    };
+    let data = |conversions, subflows, checksum, direction, order| {
+        row(What::Data, conversions, subflows, checksum, direction, order)
+    };
+    vec![
+        ("upload", data(1, 1, false, Direction::Upload, Order::Straight)),
+        ("download", data(1, 1, false, Direction::Download, Order::Straight)),
+        ("upload-checksum", data(1, 1, true, Direction::Upload, Order::Straight)),
+        ("upload-two-subflows", data(1, 2, false, Direction::Upload, Order::Straight)),
+        ("upload-reordered", data(1, 1, false, Direction::Upload, Order::Reordered)),
+        ("upload-thousand", data(1_000, 1, false, Direction::Upload, Order::Straight)),
+        ("client-ack", row(What::PureAck, 1_000, 1, false, Direction::Upload, Order::Straight)),
+        ("server-ack", row(What::PureAck, 1_000, 1, false, Direction::Download, Order::Straight)),
+    ]
+}
+
+/// Why nothing can be compared here, if so.
+fn obstacle(record: Option<&Record>) -> Option<String> {
+    if cfg!(debug_assertions) {
+        return Some("this is not a release build".to_owned());
+    }
+    if !cfg!(target_arch = "x86_64") {
+        return Some("the counts are of x86-64".to_owned());
+    }
+    if !callgrind::is_there() {
+        return Some("valgrind is not installed".to_owned());
+    }
+    let record = record.filter(|record| record.rustc != RUSTC)?;
+    Some(format!("the counts are of {}, and this was built by {RUSTC}", record.rustc))
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When the file cannot be read or written, or a row cannot be counted.
+pub(super) fn command(args: &CountsArgs) -> anyhow::Result<ExitCode> {
+    let record = if args.bless { None } else { Some(read(&args.file)?) };
+    if let Some(why) = obstacle(record.as_ref()) {
+        if args.bless {
+            bail!("nothing can be counted: {why}");
+        }
+        println!("NOTHING IS COMPARED: {why}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut counted = BTreeMap::new();
+    let mut grown = 0;
+    println!("{:<20} {:>9} {:>9}", "instructions", "on record", "now");
+    for (name, row) in rows() {
+        let now = callgrind::instructions(&row)?.round() as u32;
+        let before = record.as_ref().and_then(|record| record.instructions.get(name)).copied();
+        let verdict = before.map_or("", |before| verdict(before, now));
+        grown += u32::from(verdict == GROWN);
+        println!("{name:<20} {:>9} {now:>9} {verdict}", before.map_or("-".to_owned(), |before| before.to_string()));
+        counted.insert(name.to_owned(), now);
+    }
+    if args.bless {
+        return write(&args.file, counted).map(|()| ExitCode::SUCCESS);
+    }
+    if grown > 0 {
+        println!("{grown} grew by more than {:.0}%: mend that, or say why and bless", TOLERANCE * 100.0);
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+const GROWN: &str = "GREW";
+
+fn verdict(before: u32, now: u32) -> &'static str {
+    let (before, now) = (f64::from(before), f64::from(now));
+    if now > before * (1.0 + TOLERANCE) {
+        GROWN
+    } else if now < before * (1.0 - TOLERANCE) {
+        "fell: worth blessing"
+    } else {
+        ""
+    }
+}
+
+fn read(file: &Path) -> anyhow::Result<Record> {
+    let text = std::fs::read_to_string(file)
+        .with_context(|| format!("cannot read {}: name it by --file, or write it by --bless", file.display()))?;
+    let record: Record =
+        toml::from_str(&text).with_context(|| format!("{} is not what --bless writes", file.display()))?;
+    if let Some((name, _)) = rows().iter().find(|(name, _)| !record.instructions.contains_key(*name)) {
+        bail!("{} has no count for {name}: --bless writes all", file.display());
+    }
+    Ok(record)
+}
+
+fn write(file: &Path, instructions: BTreeMap<String, u32>) -> anyhow::Result<()> {
+    let record = Record { rustc: RUSTC.to_owned(), instructions };
+    let head = "# Instructions for each full-size segment (or acknowledgment), counted by callgrind in the release build.\n\
+                # `mimbox-lab bench counts` compares, with --bless it writes this file.\n\n";
+    std::fs::write(file, format!("{head}{}", toml::to_string(&record)?))
+        .with_context(|| format!("cannot write {}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_may_grow_by_a_twentieth() {
+        assert_eq!(verdict(1_000, 1_050), "");
+        assert_eq!(verdict(1_000, 1_051), GROWN);
+        assert_eq!(verdict(1_000, 949), "fell: worth blessing");
+    }
+
+    #[test]
+    fn counts_of_another_compiler_are_not_compared() {
+        let other = Record { rustc: "rustc 1.0.0".to_owned(), instructions: BTreeMap::new() };
+        assert!(obstacle(Some(&other)).is_some());
+    }
+}
