@@ -179,6 +179,8 @@ pub struct Connection {
     pub(crate) coupled_paths: u8,
     pub(crate) deadlines: Deadlines,
     pub(crate) data_tries: u8,
+    /// Such timeouts with nothing in flight on any subflow.
+    pub(crate) unheard: u8,
     pub(crate) probe_tries: u8,
     /// Payload in order on a subflow, on its way up; kept so that it does not allocate.
     fresh: RxQueue,
@@ -277,6 +279,7 @@ impl Connection {
             coupled_paths: 0,
             deadlines: Deadlines { data: Instant::MAX, probe: Instant::MAX, lonely: Instant::MAX, close: Instant::MAX },
             data_tries: 0,
+            unheard: 0,
             probe_tries: 0,
             fresh: RxQueue::new(),
             mapped: RxQueue::new(),

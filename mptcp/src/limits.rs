@@ -39,6 +39,9 @@ pub const JOIN_ACK_RETRIES: u8 = 6;
 pub const INFINITE_ON_ACKS: u8 = 16;
 /// Data-level timeouts after which a connection that never had a DATA_ACK, and has no data in flight, falls back.
 pub const UNCONFIRMED_TIMEOUTS: u8 = 3;
+/// Data-level timeouts after which a connection ends whose data arrives, by the subflows' acknowledgments, and is never
+/// acknowledged at data level: options do not pass on what paths there are. With the backoff it takes two minutes.
+pub const MAX_UNHEARD: u8 = 16;
 /// The longest that a data-level timer backs off to.
 pub const MAX_DATA_RTO: Duration = Duration::from_secs(10);
 /// The shortest data-level timeout.

@@ -6,9 +6,9 @@ use mimbox_stack::{Counter, Duration, Env, Instant};
 
 use crate::connection::{Connection, DataFin, Mode, holders, set_holders};
 use crate::fallback::Reason;
-use crate::limits::{DATA_TIMEOUT_SEGMENTS, OPPORTUNISTIC_SEGMENTS, REINJECT_SCAN};
+use crate::limits::{DATA_TIMEOUT_SEGMENTS, MAX_UNHEARD, OPPORTUNISTIC_SEGMENTS, REINJECT_SCAN};
 use crate::scheduler::{Candidates, lowest_rtt};
-use crate::subflow::Subflow;
+use crate::subflow::{ResetWith, Subflow};
 
 /// How far the search for data to send again has come.
 #[derive(Clone, Copy, Debug, Default)]
@@ -166,6 +166,11 @@ impl Connection {
         if self.options_are_lost(conns) {
             return self.fall_back(0, Reason::NoOption, conns, env);
         }
+        if self.is_unheard(conns) {
+            env.counters.inc(Counter::MptcpDataUnheard);
+            self.reset_all(ResetWith::FastClose, conns, env);
+            return self.reset_by_peer(env);
+        }
         let first_holders = self.snd.retained.front().map_or(0, holders);
         let busy = self.subflows.iter().any(|subflow| {
             let carries = subflow.holder & first_holders != 0 && subflow.takes_signals();
@@ -184,5 +189,15 @@ impl Connection {
         if self.snd.fin == DataFin::Sent {
             self.say_data_fin_everywhere(conns);
         }
+    }
+
+    /// True when everything has arrived on every subflow for so many timeouts, and the peer acknowledges nothing of it.
+    fn is_unheard(&mut self, conns: &mut ConnTable) -> bool {
+        let mut working = self.subflows.iter().filter(|subflow| subflow.takes_signals()).peekable();
+        let there = working.peek().is_some();
+        if there && working.all(|subflow| conns.get(subflow.id).is_some_and(|conn| conn.all_acked())) {
+            self.unheard = self.unheard.saturating_add(1);
+        }
+        self.unheard >= MAX_UNHEARD
     }
 }

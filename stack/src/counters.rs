@@ -116,6 +116,7 @@ counters! {
     MptcpOpportunistic = "mptcp_opportunistic": "segments sent again on a faster subflow because the peer's window was full",
     MptcpPenalties = "mptcp_penalties": "congestion windows halved because their subflow kept the peer's window full",
     MptcpDataTimeouts = "mptcp_data_timeouts": "data-level retransmission timeouts",
+    MptcpDataUnheard = "mptcp_data_unheard": "connections reset because data arrived and no DATA_ACK came back for two minutes",
     MptcpSubflowsDead = "mptcp_subflows_dead": "subflows that ended before their connection did",
     MptcpAddAddrOut = "mptcp_add_addr_out": "addresses announced",
     MptcpAddAddrEchoed = "mptcp_add_addr_echoed": "announced addresses that the peer echoed",

@@ -46,6 +46,13 @@ fn renumbered_sequence_numbers_cost_no_fallback() {
 }
 
 #[test]
+fn middleboxes_of_every_kind_break_nothing_that_need_not_break() {
+    let totals = all_hold("middleboxes", 100, 40);
+    assert!(totals.meddled > 10_000 && totals.stripped > 1_000 && totals.joined > 500, "{totals}");
+    assert!(totals.fallbacks > 100, "{totals}");
+}
+
+#[test]
 fn connections_with_everything_at_random() {
     all_hold("swarm", 20, 60);
 }

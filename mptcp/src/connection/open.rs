@@ -357,6 +357,7 @@ impl Connection {
         // Data that was stuck on dead or silent subflows has somewhere to go now.
         self.reinjection.start();
         self.data_tries = 0;
+        self.unheard = 0;
     }
 
     /// True when both directions are over at data level.

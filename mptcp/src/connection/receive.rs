@@ -86,6 +86,7 @@ impl Connection {
         }
         self.advance_una(ack, env);
         self.data_tries = 0;
+        self.unheard = 0;
         self.probe_tries = 0;
         self.deadlines.probe = Instant::MAX;
         self.deadlines.data = Instant::MAX;

@@ -60,6 +60,11 @@ impl Does {
         matches!(self, Self::Strips(_))
     }
 
+    /// True for one that takes MPTCP options away from data only: subflows are set up through it.
+    pub(crate) const fn strips_data(self) -> bool {
+        matches!(self, Self::Strips(Strips::Data))
+    }
+
     /// True for one that MPTCP's checksum is there to find.
     pub(crate) const fn changes_payload(self) -> bool {
         matches!(self, Self::Changes { .. })

@@ -108,6 +108,15 @@ impl Options {
     pub(crate) fn middleboxes(&self) -> impl Iterator<Item = Does> + '_ {
         self.middleboxes.iter().flatten().flatten().map(|middlebox| middlebox.does)
     }
+
+    /// True when a connection with a second subflow may lose the mappings of its data, which it can no longer answer by a
+    /// fallback (RFC 8684 §3.7): the second path strips options, and the first does so too, from data, or is left.
+    pub(crate) fn cannot_fall_back(&self) -> bool {
+        let [first, second] = &self.middleboxes;
+        let any =
+            |path: &[Option<Middlebox>; 2], of: fn(Does) -> bool| path.iter().flatten().any(|found| of(found.does));
+        any(second, Does::strips) && (self.clients.leave_after.is_some() || any(first, Does::strips_data))
+    }
 }
 
 /// A named way to draw options.

@@ -17,7 +17,7 @@ use super::middlebox::{Does, Way};
 use super::node::{End, Node};
 use super::observer::{Carries, Observer, Side};
 use super::peer::{self, Peers};
-use super::plan::{Plan, Speaks};
+use super::plan::{Ended, Plan, Speaks};
 use super::profile::{BoxOptions, Options, Profile, Topology};
 use super::world::World;
 use crate::engine;
@@ -222,9 +222,7 @@ pub fn run_captured(
     let options = profile.options(seed, connections);
     let mut rng = draw::stream(seed, 2);
     let mut plans: Vec<Plan> = (0..connections).map(|_| Plan::draw(&mut rng, &options.traffic)).collect();
-    // Clients that withdraw their first address have one path left; data that it strips of options cannot be taken there.
-    let left = options.clients.leave_after.is_some();
-    let left_with_stripper = left && options.middleboxes[1].iter().flatten().any(|middlebox| middlebox.does.strips());
+    let cannot_fall_back = options.cannot_fall_back();
     for plan in &mut plans {
         // smoltcp cannot put a destination option into its SYN, and has a link of its own only to a box.
         if !options.topology.has_foreign_clients() && plan.speaks == Speaks::ForeignTcp {
@@ -233,7 +231,7 @@ pub fn run_captured(
         let mptcp = plan.speaks == Speaks::Mptcp;
         plan.may_change = mptcp && options.middleboxes().any(|does| does.changes_payload());
         plan.may_break =
-            plan.may_change || mptcp && (options.middleboxes().any(Does::loses_mappings) || left_with_stripper);
+            plan.may_change || mptcp && (options.middleboxes().any(Does::loses_mappings) || cannot_fall_back);
         // What the box only forwards is its ends' affair.
         if options.topology == Topology::Transparent && plan.speaks != Speaks::Mptcp {
             plan.adversary = None;
@@ -270,7 +268,12 @@ fn audit(world: &mut World, options: &Options, plans: &[Plan], totals: &mut Tota
     }
     let mut fell_back = vec![false; plans.len()];
     for node in world.nodes() {
-        node.apps(&mut |index, _, app| fell_back[index] |= app.fell_back);
+        node.apps(&mut |index, end, app| {
+            // A client that finds changed payload itself, before it hears that the box has found some and fallen back, resets
+            // the connection.
+            let refused = plans[index].may_change && end == End::Client && app.ended == Some(Ended::Reset);
+            fell_back[index] |= app.fell_back || refused;
+        });
     }
     if !options.middleboxes().any(Does::may_cause_fallback) {
         let without = |(index, _)| format!("connection {index} fell back, and no middlebox gave it a reason to");
