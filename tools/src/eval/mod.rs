@@ -14,6 +14,7 @@ mod bench;
 mod faults;
 mod flow;
 mod mptcp;
+mod stress;
 mod tcp;
 
 use std::process::ExitCode;
@@ -41,6 +42,12 @@ pub enum EvalCommand {
     /// MPTCP, over one path or two, both modes and directions. The seed of a run that fails is printed.
     #[command(after_help = "Example: mimbox-lab eval faults --runs 100 --seed 1 --jobs 4")]
     Faults(faults::FaultsArgs),
+    /// Two-way MPTCP connections while endpoints, priorities, limits and links change at random, every 200 ms.
+    ///
+    /// No byte may differ, no connection stall for more than 5 s while a path is up, none be reset or fall back, and the
+    /// client kernel's counters must show no corruption. The seed says what is done when; it is printed.
+    #[command(after_help = "Example: mimbox-lab eval stress --seconds 60 --connections 50 --seed 1")]
+    Stress(stress::StressArgs),
     /// One end of a bulk connection.
     #[command(hide = true)]
     End(flow::FlowArgs),
@@ -56,5 +63,6 @@ pub fn command(command: &EvalCommand) -> anyhow::Result<ExitCode> {
         EvalCommand::Tcp(args) => tcp::command(args),
         EvalCommand::Faults(args) => faults::command(args),
         EvalCommand::Mptcp(args) => mptcp::command(args),
+        EvalCommand::Stress(args) => stress::command(args),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
@@ -26,6 +26,8 @@ pub(super) struct Received {
     pub(super) digest: Option<[u8; 32]>,
     pub(super) peer_digest: Option<[u8; 32]>,
     pub(super) first_difference: Option<u64>,
+    /// The longest time between two reads that gave data.
+    pub(super) longest_pause: Duration,
 }
 
 /// Where to stop short, for resets.
@@ -78,6 +80,7 @@ pub(super) fn receive(
     let mut checker = Checker::new(seed);
     let mut buffer = vec![0; bytes.min(CHUNK) as usize];
     let wanted = extent.of(bytes);
+    let mut last = None;
     while checker.received() < wanted {
         let take = (wanted - checker.received()).min(CHUNK) as usize;
         match socket.read(&mut buffer[..take]) {
@@ -87,7 +90,12 @@ pub(super) fn receive(
                     format!("the stream ended after {} of {bytes} bytes", checker.received()),
                 ));
             }
-            Ok(count) => checker.take(&buffer[..count]),
+            Ok(count) => {
+                let now = Instant::now();
+                let pause = last.replace(now).map_or(Duration::ZERO, |last| now.duration_since(last));
+                received.longest_pause = received.longest_pause.max(pause);
+                checker.take(&buffer[..count]);
+            }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
@@ -168,6 +176,7 @@ impl Gather {
             peer_received_sha256: self.peer_received.as_ref().map(hex),
             peer_sent_sha256: self.received.peer_digest.as_ref().map(hex),
             first_difference: self.received.first_difference,
+            longest_pause: self.received.longest_pause.as_secs_f64(),
             connect_seconds: self.connect_seconds,
             seconds: self.began.elapsed().as_secs_f64(),
             congestion,

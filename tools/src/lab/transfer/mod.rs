@@ -164,6 +164,9 @@ pub struct ConnectionReport {
     pub peer_sent_sha256: Option<String>,
     /// Position of the first byte received that is not the one sent.
     pub first_difference: Option<u64>,
+    /// Seconds of the longest time between two reads that gave data.
+    #[serde(default)]
+    pub longest_pause: f64,
     /// Seconds until the connection stood (client only).
     pub connect_seconds: f64,
     /// Seconds from then to its end.

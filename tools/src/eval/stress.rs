@@ -1,0 +1,455 @@
+//! Everything that a client's operator can do to MPTCP while data flows, at random, every fifth of a second.
+//!
+//! Endpoints are added and deleted, made backup and regular, limits changed, links taken away at the client, between it and
+//! the box, and at the box itself. One path always stays up, a link is taken away for two seconds at most, and only when nearly
+//! every connection has a subflow by the other one: so whatever stalls, differs or is reset then is a fault.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::Args;
+use mimbox_converter::metrics::ConnectionList;
+use mimbox_stack::{Counter, Rng};
+use serde::Serialize;
+
+use crate::lab::transfer::Direction;
+use crate::lab::{
+    BoxProcess, Configuration, Family, Lab, LabOptions, Mode, Path, Plan, Rate, RunningTransfer, Transfer,
+    TransferReport, TransferServer, catch_interrupts, interrupted,
+};
+use crate::sim::draw::{between, chance, pick, stream};
+
+/// The server's port.
+const PORT: u16 = 5001;
+/// Between two things that are done.
+const STEP: Duration = Duration::from_millis(200);
+/// How long both paths have been there before one is taken away: joins and backed-off timers need their time.
+const CALM: Duration = Duration::from_secs(1);
+/// How long the rest is left alone so that a link that is to be taken away can be.
+const HOLD: Duration = Duration::from_secs(5);
+/// The longest pause of a connection, in seconds, while a path is up.
+const LONGEST_PAUSE: f64 = 5.0;
+/// What the transfers get beyond the time of the disturbance, to come to their ends.
+const GRACE: Duration = Duration::from_secs(120);
+/// The client kernel's counters that must not move: its data was wrong, or it gave MPTCP up.
+const SUSPICIOUS: [&str; 5] = ["Corruption", "MPFail", "Fallback", "InfiniteMap", "BadDSS"];
+/// The box's counters that must not move.
+const BOX_SUSPICIOUS: [Counter; 7] = [
+    Counter::MptcpFallbackNoOption,
+    Counter::MptcpFallbackHandshake,
+    Counter::MptcpFallbackChecksum,
+    Counter::MptcpDssChecksumErrors,
+    Counter::MptcpBadMapping,
+    Counter::ConversionsReset,
+    Counter::MptcpNoSubflowTimeouts,
+];
+
+/// `mimbox-lab eval stress`.
+#[derive(Clone, Debug, Args)]
+pub struct StressArgs {
+    /// How connections reach the box.
+    #[arg(long, value_enum, default_value = "explicit")]
+    pub mode: Mode,
+    /// Two-way connections at a time.
+    #[arg(long, default_value_t = 50)]
+    pub connections: u64,
+    /// Seconds of disturbance.
+    #[arg(long, default_value_t = 60)]
+    pub seconds: u64,
+    /// What is done when: the same seed does the same.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Rate of each path, in Mbit/s.
+    #[arg(long, default_value_t = 40)]
+    pub mbit: u64,
+    /// Prints all that is done as it is done.
+    #[arg(long)]
+    pub verbose: bool,
+    /// Writes the figures to a file.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+/// Where a path is cut.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Place {
+    /// The client's interface is set down, its routes go with it.
+    Client,
+    /// The client sees its carrier go.
+    Carrier,
+    /// The box's port is set down.
+    Port,
+}
+
+/// A link that is to be taken away.
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    path: Path,
+    place: Place,
+    /// When it is given up, as some connection gets no subflow by the other path.
+    until: Instant,
+    /// The endpoint was taken away and added for it.
+    renewed: bool,
+}
+
+/// Something that is done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Act {
+    Cut(Path, Place),
+    Mend(Path, Place),
+    AddEndpoint { backup: bool },
+    DeleteEndpoint,
+    Change { backup: bool },
+    Limits { subflows: u64, accepted: u64 },
+}
+
+impl fmt::Display for Act {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cut(path, place) => write!(f, "{path:?} path down ({place:?})"),
+            Self::Mend(path, place) => write!(f, "{path:?} path up ({place:?})"),
+            Self::AddEndpoint { backup } => write!(f, "endpoint add{}", if *backup { " backup" } else { "" }),
+            Self::DeleteEndpoint => f.write_str("endpoint del"),
+            Self::Change { backup } => write!(f, "endpoint change {}", if *backup { "backup" } else { "nobackup" }),
+            Self::Limits { subflows, accepted } => write!(f, "limits subflows {subflows} add_addr_accepted {accepted}"),
+        }
+    }
+}
+
+/// What is as it is, because of what was done.
+struct Disturbance<'a> {
+    lab: &'a Lab,
+    middle: &'a BoxProcess,
+    rng: Rng,
+    began: Instant,
+    /// The cut path, where, and until when.
+    cut: Option<(Path, Place, Instant)>,
+    /// The link that is to go as soon as it may.
+    wanted: Option<Wanted>,
+    calm_since: Instant,
+    has_endpoint: bool,
+    backup: bool,
+    done: Vec<(Duration, Act)>,
+    verbose: bool,
+}
+
+impl Disturbance<'_> {
+    /// Does the next thing. One link at most is away, and nothing is done to the other path meanwhile.
+    fn step(&mut self) -> Result<()> {
+        if let Some((path, place, until)) = self.cut {
+            if Instant::now() >= until {
+                self.act(Act::Mend(path, place))?;
+            } else if path == Path::First || !chance(&mut self.rng, 500_000) {
+                let backup = !self.backup;
+                if self.has_endpoint && chance(&mut self.rng, 300_000) {
+                    self.act(Act::Change { backup })?;
+                }
+            }
+            return Ok(());
+        }
+        if let Some(wanted) = self.wanted.take() {
+            return self.prepare_to_cut(wanted);
+        }
+        let act = match between(&mut self.rng, 0, 9) {
+            0..=2 if self.has_endpoint => Act::Change { backup: !self.backup },
+            3 | 4 if self.has_endpoint => Act::DeleteEndpoint,
+            0..=4 => Act::AddEndpoint { backup: chance(&mut self.rng, 300_000) },
+            5 | 6 => {
+                let subflows = between(&mut self.rng, 0, 4);
+                Act::Limits { subflows, accepted: between(&mut self.rng, 0, 4) }
+            }
+            _ => {
+                let path = pick(&mut self.rng, &Path::BOTH);
+                let place = pick(&mut self.rng, &[Place::Client, Place::Carrier, Place::Port]);
+                self.wanted = Some(Wanted { path, place, until: Instant::now() + HOLD, renewed: false });
+                Act::Limits { subflows: 4, accepted: 4 }
+            }
+        };
+        self.act(act)
+    }
+
+    /// Sees to it that the connections have a subflow by the other path, and cuts this one. A kernel whose limits kept it
+    /// from a join does not try again when they are raised, but when its endpoint is there anew.
+    fn prepare_to_cut(&mut self, mut wanted: Wanted) -> Result<()> {
+        let (cut, late) = (Act::Cut(wanted.path, wanted.place), Instant::now() >= wanted.until);
+        let act = if !self.has_endpoint {
+            Act::AddEndpoint { backup: false }
+        } else if self.may_cut(wanted.path)? {
+            return self.act(cut);
+        } else if wanted.renewed {
+            self.wanted = (!late).then_some(wanted);
+            return Ok(());
+        } else {
+            wanted.renewed = true;
+            Act::DeleteEndpoint
+        };
+        self.wanted = Some(wanted);
+        self.act(act)
+    }
+
+    /// True when the other path is there, and nine of ten connections have a subflow by it. A kernel does not always join
+    /// again; the cut is shorter than the time that counts as a stall, so that this is no excuse for one.
+    fn may_cut(&self, path: Path) -> Result<bool> {
+        if self.calm_since.elapsed() < CALM {
+            return Ok(false);
+        }
+        let text = self.middle.ask(&["connections", "--json", "--limit", "1000"])?;
+        let list: ConnectionList = serde_json::from_str(&text).context("the list of connections")?;
+        let other = (1 - path.index()) as u8;
+        let by_other = |row: &mimbox_converter::metrics::ConnectionRow| {
+            let mut client = row.subflows.iter().filter(|subflow| subflow.side == "client");
+            client.any(|subflow| subflow.port == other && subflow.state == "Established")
+        };
+        let without = list.connections.iter().filter(|row| !by_other(row)).count();
+        if self.verbose && without > 0 {
+            let all = list.connections.len();
+            eprintln!(
+                "{:8.3}  {without} of {all} have no subflow beside the {path:?} path",
+                self.began.elapsed().as_secs_f64()
+            );
+        }
+        Ok(!list.connections.is_empty() && without <= list.connections.len() / 10)
+    }
+
+    fn act(&mut self, act: Act) -> Result<()> {
+        self.done.push((self.began.elapsed(), act));
+        if self.verbose {
+            eprintln!("{:8.3}  {act}", self.began.elapsed().as_secs_f64());
+        }
+        let (client, second) = (self.lab.client(), Plan::client(Path::Second, Family::V4));
+        match act {
+            Act::Cut(path, place) => {
+                let time = Duration::from_millis(between(&mut self.rng, 200, 2_000));
+                self.cut = Some((path, place, Instant::now() + time));
+                self.link(path, place, false)
+            }
+            Act::Mend(path, place) => {
+                (self.cut, self.calm_since) = (None, Instant::now());
+                self.link(path, place, true)
+            }
+            Act::AddEndpoint { backup } => {
+                (self.has_endpoint, self.backup, self.calm_since) = (true, backup, Instant::now());
+                let word = if backup { " backup" } else { "" };
+                client.ip(&format!("mptcp endpoint add {second} dev c1 subflow{word}\n"))
+            }
+            Act::DeleteEndpoint => {
+                (self.has_endpoint, self.calm_since) = (false, Instant::now());
+                client.ip(&format!("mptcp endpoint delete id {}\n", self.endpoint_id()?))
+            }
+            Act::Change { backup } => {
+                self.backup = backup;
+                let word = if backup { "backup" } else { "nobackup" };
+                client.ip(&format!("mptcp endpoint change {second} {word}\n"))
+            }
+            Act::Limits { subflows, accepted } => {
+                client.ip(&format!("mptcp limits set subflows {subflows} add_addr_accepted {accepted}\n"))
+            }
+        }
+    }
+
+    /// The kernel's number of the second address's endpoint.
+    fn endpoint_id(&self) -> Result<u32> {
+        let second = Plan::client(Path::Second, Family::V4).to_string();
+        let text = self.lab.client().run("ip", &["mptcp", "endpoint", "show"])?;
+        let line = text.lines().find(|line| line.starts_with(&format!("{second} ")));
+        let id = line.and_then(|line| line.split_once(" id ")?.1.split_whitespace().next()?.parse().ok());
+        id.with_context(|| format!("no endpoint {second} in:\n{text}"))
+    }
+
+    fn link(&self, path: Path, place: Place, up: bool) -> Result<()> {
+        match place {
+            Place::Client => self.lab.set_path(path, up),
+            Place::Carrier => self.lab.set_carrier(path, up),
+            Place::Port => self.lab.set_port(path, up),
+        }
+    }
+
+    /// Puts everything as it was at first, so that what is left can end.
+    fn end(&mut self) -> Result<()> {
+        if let Some((path, place, _)) = self.cut {
+            self.act(Act::Mend(path, place))?;
+        }
+        self.act(Act::Limits { subflows: 2, accepted: 2 })?;
+        if self.has_endpoint { Ok(()) } else { self.act(Act::AddEndpoint { backup: false }) }
+    }
+}
+
+/// What a run came to.
+#[derive(Clone, Debug, Serialize)]
+struct Figures {
+    mode: String,
+    seed: u64,
+    connections: u64,
+    seconds: u64,
+    /// How often something was done, by kind.
+    done: [(&'static str, usize); 4],
+    /// Data bytes both ways.
+    bytes: u64,
+    /// Seconds of the longest pause of any direction of a connection.
+    longest_pause: f64,
+    /// Seconds until the last connection had ended.
+    wall: f64,
+    reinjections: u64,
+    removed: u64,
+    joins: u64,
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { mode, seed, connections, seconds, done, bytes, longest_pause, wall, reinjections, removed, joins } =
+            self;
+        let done: Vec<String> = done.iter().map(|(what, count)| format!("{count} {what}")).collect();
+        write!(
+            f,
+            "{mode}, seed {seed}: {connections} connections, {seconds} s of disturbance ({}): {:.1} MB both ways in {wall:.1} s, \
+             longest pause {longest_pause:.2} s; the box withdrew {removed} addresses, took {joins} joins, sent {reinjections} \
+             segments again elsewhere",
+            done.join(", "),
+            *bytes as f64 / 1e6,
+        )
+    }
+}
+
+/// Runs until the transfers are over; the figures, and what is wrong.
+fn run(args: &StressArgs) -> Result<(Figures, Vec<String>, Vec<(Duration, Act)>)> {
+    let mode = args.mode;
+    let rates = [Rate::mbit(args.mbit); 2];
+    let lab = Lab::build(LabOptions { mode, rates, ..LabOptions::default() })?;
+    for namespace in [lab.client(), lab.server()] {
+        // What a socket holds must be little beside what a connection carries in the time that counts as a stall.
+        namespace.sysctl(&[("net.ipv4.tcp_wmem", "4096 65536 131072")])?;
+    }
+    let middle = BoxProcess::start(&lab, &Configuration::new(mode))?;
+    let mut server = TransferServer::start(&lab, PORT)?;
+    // Both paths full in both directions, for the time of the disturbance and a little more.
+    let bytes = (args.mbit * 125_000 * 2 * args.seconds / args.connections.max(1)).max(1 << 16);
+    let transfer = Transfer {
+        seed: args.seed.wrapping_mul(1000),
+        connections: args.connections,
+        parallel: args.connections,
+        stall: 60,
+        ..Transfer::new(Direction::Both, bytes)
+    };
+    let began = Instant::now();
+    let mut running = transfer.start(&lab, &server)?;
+    let mut disturbance = Disturbance {
+        lab: &lab,
+        middle: &middle,
+        rng: stream(args.seed, 0x57e5),
+        began,
+        cut: None,
+        wanted: None,
+        calm_since: began,
+        has_endpoint: true,
+        backup: false,
+        done: Vec::new(),
+        verbose: args.verbose,
+    };
+    disturb(args, &mut running, &mut disturbance)?;
+    let done = std::mem::take(&mut disturbance.done);
+    let report = running.finish(&lab, &mut server)?;
+    let idle = middle.wait_until_idle(GRACE);
+    let stats = middle.stats()?;
+    let mut wrong = faults(&report, &lab)?;
+    wrong.extend(idle.err().map(|error| format!("{error:#}")));
+    let counters = &stats.counters;
+    for counter in BOX_SUSPICIOUS {
+        let value = counters.get(counter);
+        wrong.extend((value > 0).then(|| format!("the box counts {value} {}", counter.name())));
+    }
+    if stats.pool.in_use > 0 {
+        wrong.push(format!("the box holds {} frames when all is over", stats.pool.in_use));
+    }
+    let count = |what: fn(&Act) -> bool| done.iter().filter(|(_, act)| what(act)).count();
+    let figures = Figures {
+        mode: mode.to_string(),
+        seed: args.seed,
+        connections: args.connections,
+        seconds: args.seconds,
+        done: [
+            ("links down", count(|act| matches!(act, Act::Cut(..)))),
+            ("endpoints added or deleted", count(|act| matches!(act, Act::AddEndpoint { .. } | Act::DeleteEndpoint))),
+            ("priorities", count(|act| matches!(act, Act::Change { .. }))),
+            ("limits", count(|act| matches!(act, Act::Limits { .. }))),
+        ],
+        bytes: report.client.iter().map(|connection| connection.sent + connection.received).sum(),
+        longest_pause: longest_pause(&report),
+        wall: report.wall.as_secs_f64(),
+        reinjections: counters.get(Counter::MptcpReinjections),
+        removed: counters.get(Counter::MptcpRemoveAddrOut),
+        joins: counters.get(Counter::MptcpJoinAccepted),
+    };
+    Ok((figures, wrong, done))
+}
+
+fn disturb(args: &StressArgs, running: &mut RunningTransfer, disturbance: &mut Disturbance<'_>) -> Result<()> {
+    let began = disturbance.began;
+    let end = Duration::from_secs(args.seconds);
+    let mut next = Duration::from_secs(1);
+    while began.elapsed() < end && !running.is_over()? {
+        ensure!(!interrupted(), "interrupted");
+        if began.elapsed() >= next {
+            next += STEP;
+            disturbance.step()?;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    disturbance.end()?;
+    while !running.is_over()? {
+        ensure!(!interrupted(), "interrupted");
+        if began.elapsed() > end + GRACE {
+            bail!("not over {GRACE:?} after the disturbance");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+fn longest_pause(report: &TransferReport) -> f64 {
+    let ends = report.client.iter().chain(&report.server);
+    ends.map(|connection| connection.longest_pause).fold(0.0, f64::max)
+}
+
+/// What is wrong with the transfers and in the client kernel's counters.
+fn faults(report: &TransferReport, lab: &Lab) -> Result<Vec<String>> {
+    let mut wrong = report.faults();
+    for (end, connections) in [("client", &report.client), ("server", &report.server)] {
+        for connection in connections.iter().filter(|connection| connection.longest_pause > LONGEST_PAUSE) {
+            wrong.push(format!(
+                "connection {}: the {end} received nothing for {:.2} s",
+                connection.seed, connection.longest_pause
+            ));
+        }
+    }
+    for (name, value) in lab.client().protocol_counters()? {
+        if value > 0 && name.starts_with("MPTcpExt") && SUSPICIOUS.iter().any(|word| name.contains(word)) {
+            wrong.push(format!("the client's kernel counts {value} {name}"));
+        }
+    }
+    Ok(wrong)
+}
+
+/// Runs the command.
+pub(super) fn command(args: &StressArgs) -> Result<ExitCode> {
+    catch_interrupts()?;
+    eprintln!("seed {}", args.seed);
+    let (figures, wrong, done) = run(args).with_context(|| format!("seed {}", args.seed))?;
+    println!("{figures}");
+    if let Some(file) = &args.json {
+        std::fs::write(file, serde_json::to_string_pretty(&figures)?)
+            .with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    if wrong.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    for (at, act) in &done {
+        eprintln!("{:8.3}  {act}", at.as_secs_f64());
+    }
+    for fault in &wrong {
+        println!("FAILED  {fault}");
+    }
+    Ok(ExitCode::FAILURE)
+}
