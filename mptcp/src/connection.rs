@@ -324,9 +324,11 @@ impl Connection {
             }
             return HalfOutcome::empty();
         };
-        let beyond_gap = frame.is_some() && segment.seq.after(conn.rcv_nxt());
+        let rcv_nxt = conn.rcv_nxt();
+        let beyond_gap = frame.is_some() && segment.seq.after(rcv_nxt);
         let crowded = beyond_gap && self.is_crowded(index, segment.seq, conns, env);
-        let Some(mut conn) = conns.get(id).filter(|_| !crowded && !self.overtakes_keys(segment)) else {
+        let ahead = crowded || self.overtakes_keys(segment, rcv_nxt);
+        let Some(mut conn) = conns.get(id).filter(|_| !ahead) else {
             if let Some(frame) = frame {
                 env.pool.release(frame);
             }

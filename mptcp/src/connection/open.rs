@@ -1,7 +1,7 @@
 //! Handshakes: MP_CAPABLE and MP_JOIN, both ends of each (RFC 8684 §3.1, §3.2).
 
 use mimbox_stack::tcp::{ConnId, ConnTable, Outcome};
-use mimbox_stack::{Counter, Env, Instant, RxQueue, SegmentIn};
+use mimbox_stack::{Counter, Env, Instant, RxQueue, SegmentIn, SeqNum};
 
 use super::{Connection, DataFin, Mode, Role, ask_ack};
 use crate::dsn::Dsn;
@@ -128,10 +128,14 @@ impl Connection {
     }
 
     /// True for a segment that comes before the client's keys but shows that they are on their way: it overtook the first
-    /// data. It cannot be understood yet, so it counts as lost; the client sends it again.
-    pub(super) fn overtakes_keys(&self, segment: &SegmentIn) -> bool {
+    /// data, which is at `rcv_nxt`. It cannot be understood yet, so it counts as lost; the client sends it again.
+    ///
+    /// The first data itself overtakes nothing: sent again with a mapping and without the keys, as Linux does, it shows that
+    /// no keys will come, and the connection falls back (RFC 8684 §3.1).
+    pub(super) fn overtakes_keys(&self, segment: &SegmentIn, rcv_nxt: SeqNum) -> bool {
         let waits = self.mode == Mode::Negotiating && self.role == Role::Server && self.version == Version::V1;
-        if !waits || Self::is_syn(segment) {
+        let first_data = segment.payload_len > 0 && segment.seq == rcv_nxt;
+        if !waits || Self::is_syn(segment) || first_data {
             return false;
         }
         let signals = Signals::read(segment);

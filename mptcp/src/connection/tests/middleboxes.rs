@@ -5,9 +5,9 @@ use mimbox_stack::{SegmentIn, TcpFlags};
 
 use super::*;
 use crate::ResetReason;
-use crate::dsn::{Dsn, WireDsn};
+use crate::dsn::{Dsn, Width, WireDsn};
 use crate::key::{self, Version};
-use crate::option::{Dss, Join, MptcpOption, Signals};
+use crate::option::{CapableForm, Dss, DssMapping, Join, MptcpOption, Signals};
 
 fn rated(delay_ms: u64) -> Path {
     Path { ns_per_byte: 400, ..Path::clean(delay_ms) }
@@ -167,6 +167,28 @@ fn a_third_ack_alone_that_loses_its_option_falls_back() {
             true
         }));
         exchange(&mut pair, [0, 100_000], MINUTE * 2);
+        close(&mut pair);
+    }
+}
+
+#[test]
+fn first_data_that_comes_again_without_the_keys_is_taken_as_plain_tcp() {
+    for seed in 0..10 {
+        let mut pair = pair(seed, vec![Path::clean(10)]);
+        let mut lost = 0;
+        pair.meddler = Some(Box::new(move |_, from, segment, _| {
+            let keys = Signals::read(segment).capable.filter(|_| from == 0 && !segment.flags.contains(TcpFlags::SYN));
+            let Some(capable) = keys else { return true };
+            let CapableForm::Data { sender, len, .. } = capable.form else { return false };
+            lost += 1;
+            // What a Linux client sends again has a mapping in the place of the keys.
+            let dsn = WireDsn::new(key::derive(sender, Version::V1).idsn + 1, Width::Short);
+            let mapping = Some(DssMapping { dsn, ssn: 1, len, checksum: None });
+            put(segment, &[MptcpOption::Dss(Dss { data_ack: None, mapping, data_fin: false })]);
+            lost > 2
+        }));
+        exchange(&mut pair, [20_000, 20_000], MINUTE);
+        assert!(pair.hosts.iter_mut().all(|host| host.connection().has_fallen_back()), "{}", pair.status());
         close(&mut pair);
     }
 }
