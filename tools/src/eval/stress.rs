@@ -119,6 +119,9 @@ impl fmt::Display for Act {
     }
 }
 
+/// What was done, and when.
+type Done = Vec<(Duration, Act)>;
+
 /// What is as it is, because of what was done.
 struct Disturbance<'a> {
     lab: &'a Lab,
@@ -132,7 +135,7 @@ struct Disturbance<'a> {
     calm_since: Instant,
     has_endpoint: bool,
     backup: bool,
-    done: Vec<(Duration, Act)>,
+    done: Done,
     verbose: bool,
 }
 
@@ -314,7 +317,7 @@ impl fmt::Display for Figures {
 }
 
 /// Runs until the transfers are over; the figures, and what is wrong.
-fn run(args: &StressArgs) -> Result<(Figures, Vec<String>, Vec<(Duration, Act)>)> {
+fn run(args: &StressArgs) -> Result<(Figures, Vec<String>, Done)> {
     let mode = args.mode;
     let rates = [Rate::mbit(args.mbit); 2];
     let lab = Lab::build(LabOptions { mode, rates, ..LabOptions::default() })?;
