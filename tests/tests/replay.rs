@@ -11,7 +11,6 @@ use std::process::{Command, Output};
 use anyhow::{Context as _, Result, ensure};
 use mimbox_dataplane::record::{Cause, Recording};
 use mimbox_mptcp::{MptcpOption, parse as parse_mptcp};
-use mimbox_stack::Counter;
 use mimbox_stack::wire::{self, Parsed, Verify};
 use mimbox_tools::replay::{ReplayArgs, replay_file};
 
@@ -66,18 +65,6 @@ fn a_replay_does_the_same_again_whatever_the_engine_makes_of_the_session() -> Re
             ensure!(!outputs[0].is_empty() && outputs[0] == outputs[1], "{name} with seed {seed:?}");
         }
     }
-    Ok(())
-}
-
-/// The FIN of one subflow is lost, and the box resets that subflow, because the peer answered its FIN on the other one. Both
-/// directions were over by then: the conversion is closed, and not kept until somebody resets it.
-#[test]
-fn a_conversion_whose_last_subflow_is_reset_in_closing_is_over() -> Result<()> {
-    let replayed = replay_file(&ReplayArgs { file: recording("transparent-lost-fin"), ..ReplayArgs::default() })?;
-    let count = |counter| replayed.counters.get(counter);
-    let (opened, closed) = (count(Counter::ConversionsOpened), count(Counter::ConversionsClosed));
-    ensure!(opened >= 5 && closed == opened, "{opened} conversions were opened and {closed} closed");
-    ensure!(count(Counter::ConversionsReset) == 0, "the box had to be stopped to be rid of a conversion");
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Ends: of the data level (DATA_FIN, MP_FASTCLOSE) and of single subflows (RFC 8684 §3.3.3, §3.5, §3.6).
 
-use mimbox_stack::tcp::{ConnId, ConnTable, Outcome, State};
+use mimbox_stack::tcp::{Conn, ConnId, ConnTable, Outcome, State};
 use mimbox_stack::{Counter, Env, Instant, Outgoing, TcpFlags};
 
 use super::{Connection, DataFin, Mode, ask_ack};
@@ -9,6 +9,11 @@ use crate::event::{Event, HalfOutcome, SubflowEnd};
 use crate::key::Version;
 use crate::option::{MptcpOption, ResetReason, Signals};
 use crate::subflow::{Phase, ResetWith};
+
+/// Timeouts after which a silent subflow of a connection that is over is reset. That another subflow's FIN was acknowledged
+/// is no proof that the DATA_ACK on it was read: a middlebox may strip the options there. After fewer, the next FIN on this
+/// one may still bring it across.
+const LAST_TRIES: u8 = 4;
 
 impl Connection {
     /// Ends the connection at once: MP_FASTCLOSE and RST on every subflow.
@@ -255,8 +260,11 @@ impl Connection {
         // to be told, it may be the only one that brings anything across.
         for index in 0..self.subflows.len() {
             let subflow = &mut self.subflows[index];
+            let tried = |conn: Conn<'_>| subflow.down || conn.consecutive_timeouts() >= LAST_TRIES;
             match subflow.phase {
-                Phase::Open | Phase::Closing if subflow.stale && self.told => {
+                Phase::Open | Phase::Closing
+                    if subflow.stale && self.told && conns.get(subflow.id).is_none_or(tried) =>
+                {
                     // Its data has been acknowledged elsewhere, or our FIN went unanswered there, as on a path that is down:
                     // waiting for it to come back serves nobody.
                     let reason = Some(ResetReason::TooMuchOutstanding);

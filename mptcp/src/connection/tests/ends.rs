@@ -116,3 +116,54 @@ fn a_path_that_went_while_nothing_was_sent_there_does_not_keep_a_finished_connec
         pair.audit();
     }
 }
+
+/// Two paths, of which the second drops everything from before the ends on. Returns the pair with a trace running.
+fn end_with_a_silent_path(seed: u64) -> Pair {
+    let mut pair = pair(seed, vec![Path::clean(10), Path::clean(10)]);
+    for host in &mut pair.hosts {
+        host.closes = false;
+        host.to_write = 100_000;
+    }
+    assert!(pair.run(SECOND * 5, |pair| pair.hosts.iter().all(|host| host.read == 100_000)));
+    pair.run(SECOND * 2, |_| false);
+    pair.paths[1].up = false;
+    pair.trace = Some(Vec::new());
+    for host in &mut pair.hosts {
+        host.closes = true;
+    }
+    pair
+}
+
+fn resets(pair: &Pair) -> usize {
+    let trace = pair.trace.as_ref().expect("a trace");
+    trace.iter().filter(|(.., segment)| segment.flags.contains(mimbox_stack::TcpFlags::RST)).count()
+}
+
+#[test]
+fn a_path_that_stays_silent_does_not_keep_a_connection_that_is_over() {
+    for seed in 0..20 {
+        let mut pair = end_with_a_silent_path(seed);
+        let timeouts = [0, 1].map(|side| pair.counter(side, Counter::TcpTimeouts));
+        assert!(pair.run(SECOND * 15, |pair| pair.all_closed()), "{}", pair.status());
+        for side in 0..2 {
+            assert!(
+                pair.hosts[side].events.contains(&Event::Closed) && !pair.hosts[side].events.contains(&Event::Reset)
+            );
+            let tries = pair.counter(side, Counter::TcpTimeouts) - timeouts[side];
+            assert!(tries >= 4, "side {side} gave its FIN on the silent path up after {tries} timeouts");
+        }
+        pair.audit();
+    }
+}
+
+#[test]
+fn a_path_that_lost_two_fins_is_closed_by_the_third() {
+    for seed in 0..20 {
+        let mut pair = end_with_a_silent_path(seed);
+        let before = pair.counter(1, Counter::TcpTimeouts);
+        assert!(pair.run(SECOND * 15, |pair| pair.counter(1, Counter::TcpTimeouts) == before + 2), "{}", pair.status());
+        pair.paths[1].up = true;
+        close(&mut pair);
+        assert_eq!(resets(&pair), 0, "the peer may not have been told elsewhere");
+    }
+}
