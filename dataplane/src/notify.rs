@@ -3,10 +3,18 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+#[derive(Debug)]
+struct Shared {
+    fd: OwnedFd,
+    /// Set once the descriptor is readable, so that whoever does not sleep need not make a system call to look.
+    raised: AtomicBool,
+}
 
 /// Wakes whoever polls it. Clones are the same notification.
 #[derive(Clone, Debug)]
-pub struct Notify(Arc<OwnedFd>);
+pub struct Notify(Arc<Shared>);
 
 impl Notify {
     /// A new one, not raised.
@@ -20,7 +28,8 @@ impl Notify {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: the descriptor was just made and nobody else owns it.
-        Ok(Self(Arc::new(unsafe { OwnedFd::from_raw_fd(fd) })))
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Self(Arc::new(Shared { fd, raised: AtomicBool::new(false) })))
     }
 
     /// Raises it. Raising twice is raising once.
@@ -28,19 +37,25 @@ impl Notify {
         let one = 1u64.to_ne_bytes();
         // SAFETY: writes eight bytes of a live array to a descriptor that `self` owns. A full counter (EAGAIN) is
         // raised already.
-        unsafe { libc::write(self.0.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+        unsafe { libc::write(self.fd(), one.as_ptr().cast(), one.len()) };
+        // Last: a descriptor that is readable and not yet raised is found again, one that is raised and never read would
+        // keep its poller awake for ever.
+        self.0.raised.store(true, Ordering::Release);
     }
 
-    /// Lowers it; true when it was raised.
+    /// Lowers it; true when it was raised. No system call while it was not.
     pub fn take(&self) -> bool {
+        if !self.0.raised.load(Ordering::Relaxed) || !self.0.raised.swap(false, Ordering::AcqRel) {
+            return false;
+        }
         let mut count = [0u8; 8];
         // SAFETY: reads at most eight bytes into a live array of eight.
-        let read = unsafe { libc::read(self.0.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
-        read == 8
+        unsafe { libc::read(self.fd(), count.as_mut_ptr().cast(), count.len()) };
+        true
     }
 
     /// The descriptor to poll for reading.
     pub fn fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+        self.0.fd.as_raw_fd()
     }
 }
