@@ -35,7 +35,8 @@ impl std::fmt::Debug for Region {
 }
 
 impl Region {
-    /// Maps a region of `frames` frames of `frame_size` bytes, on huge pages where there are any.
+    /// Maps a region of `frames` frames of `frame_size` bytes, on huge pages where there are any: reserved ones, else those
+    /// that the kernel puts together when it is asked to.
     ///
     /// # Errors
     /// `InvalidInput` when `frame_size` is not 2048 or 4096 (what an AF_XDP UMEM takes) or `frames` is zero; else what
@@ -50,10 +51,16 @@ impl Region {
             ));
         }
         let len = frames as usize * frame_size as usize;
-        let huge = memmap2::MmapOptions::new().len(len).huge(Some(21)).map_anon();
+        // A mapping of reserved pages has whole ones only.
+        let huge = memmap2::MmapOptions::new().len(len.next_multiple_of(1 << 21)).huge(Some(21)).map_anon();
         let (mut map, huge_pages) = match huge {
             Ok(map) => (map, true),
-            Err(_) => (memmap2::MmapOptions::new().len(len).map_anon()?, false),
+            Err(_) => {
+                let map = memmap2::MmapOptions::new().len(len).map_anon()?;
+                // A kernel that has none to give keeps to small pages.
+                let _ = map.advise(memmap2::Advice::HugePage);
+                (map, false)
+            }
         };
         let base = NonNull::new(map.as_mut_ptr()).ok_or_else(|| io::Error::other("mmap gave a null region"))?;
         Ok(Self { base, frame_shift: frame_size.trailing_zeros(), frames, huge_pages, _map: Arc::new(map) })
@@ -79,7 +86,7 @@ impl Region {
         self.frames == 0
     }
 
-    /// True when the region stands on huge pages.
+    /// True when the region stands on huge pages that were reserved for it.
     pub const fn huge_pages(&self) -> bool {
         self.huge_pages
     }
