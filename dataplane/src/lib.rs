@@ -18,5 +18,5 @@ pub mod worker;
 pub use clock::{Clock, ManualClock, MonotonicClock};
 pub use neighbor::Neighbors;
 pub use notify::Notify;
-pub use port::{Engine, Links, Order, Port, PortError, PortInfo, PortMode, PortState, PortStats};
+pub use port::{Engine, Feature, Links, Order, Port, PortError, PortInfo, PortMode, PortState, PortStats};
 pub use worker::{Control, Recorder, Tick, Verdict, Wait, Worker, WorkerConfig, WorkerStats};

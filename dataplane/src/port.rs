@@ -68,7 +68,8 @@ pub trait Port {
     /// # Errors
     /// Gives the frame back when the ring is full. Try again after [`Port::complete`].
     fn transmit(&mut self, pool: &mut FramePool, frame: TxFrame) -> Result<(), TxFrame>;
-    /// Rings the doorbell for what was queued: once per batch.
+    /// Rings the doorbell for what was queued. The worker calls this once per batch, and it is one system call at most,
+    /// but on kernels that take few frames at a time.
     fn flush(&mut self);
     /// Takes frames back that have been sent, through [`FramePool::tx_complete`], oldest first; says how many, those that
     /// `transmit` dropped since the last call included.
@@ -87,10 +88,33 @@ pub trait Port {
     }
     /// Whether it can send and receive.
     fn state(&self) -> PortState;
-    /// What it counted.
+    /// What it counted. This may ask the kernel.
     fn stats(&self) -> PortStats;
+    /// What makes it fast, as far as it was to be had.
+    fn features(&self) -> Vec<Feature> {
+        Vec::new()
+    }
     /// Stops the port and gives every frame back to `pool`. It neither sends nor receives afterwards.
     fn close(&mut self, pool: &mut FramePool);
+}
+
+/// Something that makes a port fast, and whether the kernel and the device gave it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Feature {
+    /// Its name, for scripts.
+    pub name: &'static str,
+    /// Whether the port has it.
+    pub got: bool,
+    /// How much of it, or why not.
+    pub detail: String,
+}
+
+impl Feature {
+    /// What the port has, or why it has it not.
+    pub fn new(name: &'static str, outcome: Result<String, String>) -> Self {
+        let got = outcome.is_ok();
+        Self { name, got, detail: outcome.unwrap_or_else(|why| why) }
+    }
 }
 
 /// Who and what a port is.
@@ -168,6 +192,10 @@ pub struct PortStats {
     pub rx_fill_empty: u64,
     /// Descriptors that the kernel refused, on either side; not zero is a bug.
     pub invalid_descriptors: u64,
+    /// System calls that had the kernel take frames to send.
+    pub tx_calls: u64,
+    /// System calls that had the kernel look for received frames, or for room to put them.
+    pub rx_calls: u64,
 }
 
 impl PortStats {
@@ -183,6 +211,8 @@ impl PortStats {
             rx_ring_full,
             rx_fill_empty,
             invalid_descriptors,
+            tx_calls,
+            rx_calls,
         } = *self;
         [
             ("rx_frames", rx_frames),
@@ -194,6 +224,8 @@ impl PortStats {
             ("rx_ring_full", rx_ring_full),
             ("rx_fill_empty", rx_fill_empty),
             ("invalid_descriptors", invalid_descriptors),
+            ("tx_calls", tx_calls),
+            ("rx_calls", rx_calls),
         ]
         .into_iter()
     }

@@ -25,14 +25,19 @@ use mimbox_stack::{Duration, FramePool, Instant, PortId, RxFrame, TxFrame};
 
 use crate::clock::{Clock, ManualClock};
 use crate::notify::Notify;
-use crate::port::{Engine, Links, Order, Port, PortInfo, PortState, PortStats};
+use crate::port::{Engine, Feature, Links, Order, Port, PortInfo, PortState, PortStats};
+
+mod idle;
+
+use idle::Idle;
 
 /// What a worker does when there is nothing to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Wait {
-    /// Sleeps until a packet comes or a timer is due, after looking for `spin` without finding anything.
+    /// Sleeps until a packet comes or a timer is due.
     Sleep {
-        /// How long to look before sleeping: waking up costs about as much as a few packets.
+        /// How long to look before sleeping, while packets come as soon as that: waking up costs about as much as a few of
+        /// them. When they come later, the worker sleeps at once.
         spin: Duration,
     },
     /// Looks without pause: the lowest delay, and a whole core.
@@ -73,6 +78,12 @@ impl Default for WorkerConfig {
 pub const MAX_BATCH: usize = 64;
 /// How long a port that reports an error is left alone, so that its error does not keep the worker from sleeping.
 const ERROR_PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
+/// How often frames are offered again that a device did not take while there was nothing else to do.
+const OFFER_AGAIN: Duration = Duration::from_millis(1);
+/// Turns without a sleep after which those frames are offered again all the same.
+const BUSY_TURNS: u64 = 256;
+/// Nanoseconds by which the system may put off the end of a sleep; its own choice is 50,000.
+const TIMER_SLACK_NS: libc::c_ulong = 1_000;
 /// Times that the worker tries, a millisecond apart, to send what waits when it stops.
 const LAST_TRIES: u32 = 50;
 
@@ -146,13 +157,26 @@ impl std::fmt::Debug for PortsView<'_> {
 impl<'a> PortsView<'a> {
     /// A report of each port.
     pub fn iter(&self) -> impl Iterator<Item = PortReport<'a>> + use<'a> {
-        self.0.iter().map(|slot| PortReport {
-            info: slot.port.info(),
-            state: slot.state(),
-            stats: PortStats { tx_dropped: slot.port.stats().tx_dropped + slot.stalled, ..slot.port.stats() },
-            frames_in_rings: slot.port.frames_in_rings(),
-            backlog: slot.backlog.len(),
+        self.0.iter().map(|slot| {
+            let stats = slot.port.stats();
+            PortReport {
+                info: slot.port.info(),
+                state: slot.state(),
+                stats: PortStats { tx_dropped: stats.tx_dropped + slot.stalled, ..stats },
+                frames_in_rings: slot.port.frames_in_rings(),
+                backlog: slot.backlog.len(),
+            }
         })
+    }
+
+    /// Whether each port works. Unlike a report, this asks nobody.
+    pub fn states(&self) -> impl Iterator<Item = (PortId, PortState)> + use<'a> {
+        self.0.iter().map(|slot| (slot.id, slot.state()))
+    }
+
+    /// What makes a port fast, as far as it was to be had.
+    pub fn features(&self, id: PortId) -> Vec<Feature> {
+        self.0.iter().find(|slot| slot.id == id).map(|slot| slot.port.features()).unwrap_or_default()
     }
 
     /// The report of one port.
@@ -186,6 +210,8 @@ pub struct PortReport<'a> {
 pub struct WorkerStats {
     /// Turns of the loop.
     pub turns: u64,
+    /// Turns that had something to do.
+    pub busy: u64,
     /// Frames events.
     pub batches: u64,
     /// Timer events.
@@ -214,6 +240,8 @@ struct Slot {
     /// When the port last took a frame, or had none waiting.
     progress: Instant,
     touched: bool,
+    /// Its doorbell was rung in this turn: once is enough.
+    rung: bool,
     /// Its interface has a link, as the engine was told.
     linked: bool,
     stalled: u64,
@@ -234,10 +262,14 @@ pub struct Worker<E, C> {
     polls: Vec<libc::pollfd>,
     limited: bool,
     asked: bool,
+    /// What a device did not take is offered again in the next turn.
+    offer: bool,
+    /// Links may have changed: netlink said so in a sleep, or there was none since the last tick.
+    news: bool,
     /// The time of the last turn.
     now: Instant,
     next_tick: Instant,
-    idle_since: Option<Instant>,
+    idle: Idle,
     stats: WorkerStats,
 }
 
@@ -261,6 +293,7 @@ impl<E: Engine, C: Clock> Worker<E, C> {
             backlog: VecDeque::new(),
             progress: now,
             touched: false,
+            rung: false,
             linked: true,
             stalled: 0,
             completed: 0,
@@ -278,9 +311,14 @@ impl<E: Engine, C: Clock> Worker<E, C> {
             polls: Vec::new(),
             limited: false,
             asked: false,
+            offer: false,
+            news: true,
             now,
             next_tick: now,
-            idle_since: None,
+            idle: Idle::new(match config.wait {
+                Wait::Sleep { spin } => spin,
+                Wait::BusyPoll => Duration::ZERO,
+            }),
             stats: WorkerStats::default(),
         })
     }
@@ -335,6 +373,8 @@ impl<E: Engine, C: Clock> Worker<E, C> {
     /// Works until `stop` is set (seen at the latest after an idle tick; [`Worker::waker`] makes it at once) or a tick says
     /// so. May be called again.
     pub fn run(&mut self, stop: &AtomicBool, control: &mut impl Control<E>) {
+        // SAFETY: takes no pointers; it is about this thread alone. Where it is refused, sleeps are a little longer.
+        unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, TIMER_SLACK_NS) };
         for slot in &mut self.slots {
             slot.port.refill(self.engine.pool());
         }
@@ -343,7 +383,9 @@ impl<E: Engine, C: Clock> Worker<E, C> {
             let now = self.now;
             if self.tick_due(now, busy) {
                 self.next_tick = now + self.config.tick;
-                if self.links.as_mut().is_some_and(|links| links.news()) {
+                // Sleeping, the worker is told by the descriptor whether there is any.
+                let ask = std::mem::replace(&mut self.news, true);
+                if self.links.as_mut().is_some_and(|links| (ask || links.fd().is_none()) && links.news()) {
                     self.tell_links(now);
                 }
                 let asked = std::mem::take(&mut self.asked);
@@ -363,7 +405,7 @@ impl<E: Engine, C: Clock> Worker<E, C> {
     }
 
     fn tick_due(&self, now: Instant, busy: bool) -> bool {
-        let idle = !busy && self.idle_since.is_some_and(|since| now.since(since) >= self.config.tick);
+        let idle = !busy && self.idle.since().is_some_and(|since| now.since(since) >= self.config.tick);
         let due = if idle { self.next_tick + (self.config.idle_tick - self.config.tick) } else { self.next_tick };
         self.asked || now >= due
     }
@@ -383,9 +425,12 @@ impl<E: Engine, C: Clock> Worker<E, C> {
             self.timer_event(now);
             busy = true;
         }
+        self.stats.busy += u64::from(busy);
+        let offer = std::mem::replace(&mut self.offer, busy) || busy;
         let pool = self.engine.pool();
         for slot in &mut self.slots {
-            if std::mem::take(&mut slot.touched) || slot.port.wants_flush() {
+            let rung = std::mem::take(&mut slot.rung);
+            if !rung && (std::mem::take(&mut slot.touched) || (offer && slot.port.wants_flush())) {
                 slot.port.flush();
                 slot.complete(pool);
             }
@@ -523,20 +568,19 @@ impl<E: Engine, C: Clock> Worker<E, C> {
     /// Sleeps when there is nothing to do and the configuration says so.
     fn rest(&mut self, now: Instant, busy: bool) {
         if busy {
-            self.idle_since = None;
+            self.idle.work(now);
             return;
         }
-        let since = *self.idle_since.get_or_insert(now);
+        let tired = self.idle.nothing(now);
         match self.config.wait {
             Wait::BusyPoll => {
-                // Without a system call in sight, another thread's request must still be seen.
-                if self.stats.turns.is_multiple_of(256) {
-                    self.asked |= self.notify.take();
-                }
+                // Without a sleep in sight, another thread's request must still be seen.
+                self.asked |= self.notify.take();
+                self.offer |= self.stats.turns.is_multiple_of(BUSY_TURNS);
                 std::hint::spin_loop();
             }
-            Wait::Sleep { spin } if now.since(since) < spin => std::hint::spin_loop(),
-            Wait::Sleep { .. } => self.sleep(now),
+            Wait::Sleep { .. } if tired => self.sleep(now),
+            Wait::Sleep { .. } => std::hint::spin_loop(),
         }
     }
 
@@ -550,16 +594,18 @@ impl<E: Engine, C: Clock> Worker<E, C> {
         let links = self.links.as_ref().and_then(|links| links.fd());
         self.polls.extend(links.map(|fd| pollfd(fd, libc::POLLIN)));
         for slot in &self.slots {
-            let writable = if slot.port.wants_flush() || !slot.backlog.is_empty() { libc::POLLOUT } else { 0 };
+            let writable = if slot.backlog.is_empty() { 0 } else { libc::POLLOUT };
             if let Some(fd) = slot.port.fd() {
                 self.polls.push(pollfd(fd, libc::POLLIN | writable));
             }
             // A port that nothing announces is looked after every now and then.
-            if writable != 0 {
-                until = until.min(now + Duration::from_millis(1));
+            if writable != 0 || slot.port.wants_flush() {
+                until = until.min(now + OFFER_AGAIN);
             }
         }
         self.stats.sleeps += 1;
+        self.offer = true;
+        self.news = false;
         let timeout = until.since(now).as_nanos();
         let timeout = libc::timespec {
             tv_sec: (timeout / 1_000_000_000) as libc::time_t,
@@ -572,8 +618,9 @@ impl<E: Engine, C: Clock> Worker<E, C> {
         };
         if ready > 0 {
             self.asked |= self.polls.first().is_some_and(|notify| notify.revents != 0) && self.notify.take();
-            if links.is_some() {
-                self.asked |= self.polls.get(1).is_some_and(|news| news.revents != 0);
+            if links.is_some() && self.polls.get(1).is_some_and(|news| news.revents != 0) {
+                self.asked = true;
+                self.news = true;
             }
             let useful = self.polls.iter().any(|poll| poll.revents & (libc::POLLIN | libc::POLLOUT) != 0);
             if !useful {
@@ -652,7 +699,9 @@ impl Slot {
         }
         let Err(frame) = self.port.transmit(pool, frame) else { return true };
         // The ring is full. Where the kernel copies, ringing the doorbell empties it.
-        self.port.flush();
+        if !std::mem::replace(&mut self.rung, true) {
+            self.port.flush();
+        }
         self.complete(pool);
         let Err(frame) = self.port.transmit(pool, frame) else { return true };
         self.backlog.push_back(frame);

@@ -8,8 +8,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use mimbox_dataplane::af_xdp::{self, AfXdpConfig, AfXdpPortConfig, AttachMode, BusyPoll, CopyMode, Take};
-use mimbox_dataplane::worker::{Tick, Verdict, Wait, Worker, WorkerConfig};
-use mimbox_dataplane::{MonotonicClock, Notify, Port, PortError, PortMode};
+use mimbox_dataplane::worker::{Tick, Verdict, Wait, Worker, WorkerConfig, run_in_real_time};
+use mimbox_dataplane::{Feature, MonotonicClock, Notify, Port, PortError, PortMode};
 use mimbox_stack::mem::Region;
 use mimbox_stack::{Counter, Counters, FramePool, PoolConfig};
 
@@ -38,6 +38,7 @@ struct Running {
     waker: Notify,
     thread: JoinHandle<Outcome>,
     modes: Vec<PortMode>,
+    features: Vec<Vec<Feature>>,
 }
 
 #[derive(Debug)]
@@ -51,19 +52,26 @@ struct Outcome {
 }
 
 fn start(lab: &Lab, config: AfXdpConfig, wait: Wait) -> Running {
+    start_at(lab, config, wait, None)
+}
+
+/// As `start`, at a real-time priority.
+fn start_at(lab: &Lab, config: AfXdpConfig, wait: Wait, real_time: Option<u8>) -> Running {
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = stop.clone();
     let (ready, started) = std::sync::mpsc::channel();
     let thread = lab.spawn("box", move || {
+        let _ = real_time.map(run_in_real_time);
         let mut pool = pool();
         let ports = af_xdp::open(&mut pool, &config).unwrap();
         let infos: Vec<_> = ports.iter().map(|port| port.info().clone()).collect();
+        let features = ports.iter().map(Port::features).collect();
         let ports = ports.into_iter().map(|port| Box::new(port) as Box<dyn Port>).collect();
         let mut router = Router::new(pool, &infos);
         router.neighbors.announce();
         let config = WorkerConfig { wait, ..WorkerConfig::default() };
         let mut worker = Worker::new(router, ports, MonotonicClock::start(), config).unwrap();
-        ready.send((worker.waker(), infos.iter().map(|info| info.mode).collect())).unwrap();
+        ready.send((worker.waker(), infos.iter().map(|info| info.mode).collect(), features)).unwrap();
         worker.run(&stopped, &mut |_: Tick<'_, Router>| Verdict::Continue);
         let (turns, invalid) =
             (worker.stats().turns, worker.ports().iter().map(|port| port.stats.invalid_descriptors).sum());
@@ -72,8 +80,8 @@ fn start(lab: &Lab, config: AfXdpConfig, wait: Wait) -> Running {
         let Router { pool, forwarded, malformed, counters, .. } = router;
         Outcome { in_use: pool.in_use(), forwarded, malformed, turns, counters, invalid }
     });
-    let (waker, modes) = started.recv().expect("the box starts");
-    Running { stop, waker, thread, modes }
+    let (waker, modes, features) = started.recv().expect("the box starts");
+    Running { stop, waker, thread, modes, features }
 }
 
 impl Running {
@@ -89,9 +97,8 @@ impl Running {
 
 const SLEEP: Wait = Wait::Sleep { spin: mimbox_stack::Duration::from_micros(20) };
 
-/// Pings `dst` from the calling thread's namespace by an unprivileged ICMP socket.
-fn ping(dst: &str) -> bool {
-    let dst: std::net::IpAddr = dst.parse().unwrap();
+/// An unprivileged ICMP socket in the calling thread's namespace, and the type of its echo requests.
+fn icmp_socket(dst: std::net::IpAddr) -> (std::net::UdpSocket, u8) {
     let (family, protocol, kind) = if dst.is_ipv4() {
         (libc::AF_INET, libc::IPPROTO_ICMP, 8)
     } else {
@@ -105,6 +112,13 @@ fn ping(dst: &str) -> bool {
         std::net::UdpSocket::from_raw_fd(fd)
     };
     socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    (socket, kind)
+}
+
+/// Pings `dst` from the calling thread's namespace.
+fn ping(dst: &str) -> bool {
+    let dst: std::net::IpAddr = dst.parse().unwrap();
+    let (socket, kind) = icmp_socket(dst);
     for sequence in 0..10u8 {
         let request = [kind, 0, 0, 0, 0, 0, 0, sequence, 1, 2, 3, 4, 5, 6, 7, 8];
         if socket.send_to(&request, SocketAddr::new(dst, 0)).is_err() {
@@ -209,6 +223,133 @@ fn an_idle_box_sleeps() {
     std::thread::sleep(Duration::from_millis(1_500));
     let outcome = running.stop();
     assert!(outcome.turns < 100_000, "{} turns in a second and a half of nothing", outcome.turns);
+}
+
+/// The round-trip time to the box that three of four pings take at least, when it has had nothing to do for a while.
+fn usual_round_trip(lab: &Lab, wait: Wait) -> Duration {
+    let running = start_at(lab, config(), wait, Some(10));
+    let times = lab.within("left", || {
+        // Both ends come before what else the machine does.
+        let _ = run_in_real_time(20);
+        let dst: std::net::IpAddr = "10.77.1.1".parse().unwrap();
+        let (socket, kind) = icmp_socket(dst);
+        let mut times: Vec<Duration> = (0..200u8)
+            .filter_map(|sequence| {
+                std::thread::sleep(Duration::from_millis(3));
+                let sent = Instant::now();
+                socket.send_to(&[kind, 0, 0, 0, 0, 0, 0, sequence, 9], SocketAddr::new(dst, 0)).ok()?;
+                socket.recv(&mut [0; 64]).ok()?;
+                Some(sent.elapsed())
+            })
+            .collect();
+        times.sort_unstable();
+        times
+    });
+    running.stop();
+    assert!(times.len() > 150, "only {} of 200 pings were answered", times.len());
+    times[times.len() / 4]
+}
+
+/// What the system itself takes to wake a thread that waits for a descriptor: the usual time from a request to its answer,
+/// less that of a thread that looks without pause.
+fn usual_wake() -> Duration {
+    let round_trip = |sleeps: bool| {
+        let (request, answer) = (Notify::new().unwrap(), Notify::new().unwrap());
+        let (asked, answering) = (request.clone(), answer.clone());
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let _ = run_in_real_time(10);
+            while !stopped.load(Ordering::Relaxed) {
+                if sleeps {
+                    wait_for(&asked);
+                }
+                if asked.take() {
+                    answering.raise();
+                }
+            }
+        });
+        let times = std::thread::spawn(move || {
+            let _ = run_in_real_time(20);
+            let mut times: Vec<Duration> = (0..200)
+                .map(|_| {
+                    std::thread::sleep(Duration::from_millis(3));
+                    let sent = Instant::now();
+                    request.raise();
+                    while !answer.take() {
+                        wait_for(&answer);
+                    }
+                    sent.elapsed()
+                })
+                .collect();
+            stop.store(true, Ordering::Relaxed);
+            request.raise();
+            times.sort_unstable();
+            times
+        });
+        let times = times.join().unwrap();
+        thread.join().unwrap();
+        times[times.len() / 4]
+    };
+    let looking = round_trip(false);
+    round_trip(true).saturating_sub(looking)
+}
+
+/// Sleeps until a notification is raised.
+fn wait_for(notify: &Notify) {
+    let mut poll = libc::pollfd { fd: notify.fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: reads and writes one live entry.
+    unsafe { libc::poll(&raw mut poll, 1, 1_000) };
+}
+
+#[test]
+fn a_box_that_slept_answers_no_more_than_50_microseconds_later_than_the_system_wakes_it() {
+    if !privileged() {
+        return;
+    }
+    let lab = Lab::new();
+    allow_ping(&lab);
+    let (wake, looking) = (usual_wake(), usual_round_trip(&lab, Wait::BusyPoll));
+    let sleeping = usual_round_trip(&lab, SLEEP);
+    let told =
+        format!("{looking:?} while it looks without pause, {sleeping:?} when it sleeps; a bare wake is {wake:?}");
+    println!("{told}");
+    assert!(sleeping <= looking + wake + Duration::from_micros(50), "{told}");
+}
+
+#[test]
+fn a_port_tells_what_it_got_and_why_not_the_rest() {
+    if !privileged() {
+        return;
+    }
+    let lab = Lab::new();
+    let told = |config: AfXdpConfig| {
+        let running = start(&lab, config, SLEEP);
+        let features = running.features.clone();
+        running.stop();
+        move |port: usize, name: &str| {
+            let feature = features[port].iter().find(|feature| feature.name == name).unwrap();
+            (feature.got, feature.detail.clone())
+        }
+    };
+    let feature = told(config());
+    for port in 0..2 {
+        // A veth pair has no zero-copy, and every kernel that this runs on keeps flags on its rings.
+        let (got, why) = feature(port, "zero_copy");
+        assert!(!got && why.contains("the driver of p0 has it not"), "{why}");
+        assert!(feature(port, "native_xdp").0 && feature(port, "need_wakeup").0);
+        let (got, why) = feature(port, "busy_poll");
+        assert!(!got && why.contains("kernel-busy-poll"), "{why}");
+        let (got, budget) = feature(port, "tx_budget");
+        assert!(budget.starts_with(if got { "1024 frames" } else { "32 frames" }), "{budget}");
+    }
+    let mut other = AfXdpConfig { busy_poll: Some(BusyPoll::default()), copy: CopyMode::Copy, ..config() };
+    other.ports[1].attach = AttachMode::Generic;
+    let feature = told(other);
+    assert_eq!(feature(0, "zero_copy"), (false, "`copy` asks for copies".to_owned()));
+    assert_eq!(feature(1, "native_xdp"), (false, "`mode` asks for generic XDP".to_owned()));
+    let (got, how) = feature(0, "busy_poll");
+    assert!(got && how.contains("64 packets") && how.contains("napi_defer_hard_irqs"), "{how}");
 }
 
 #[test]

@@ -12,9 +12,10 @@ use mimbox_stack::limits::{ETHERNET_HEADER, RX_HEADROOM, VLAN_TAG};
 use mimbox_stack::wire::MacAddr;
 use mimbox_stack::{FrameId, FramePool, PortId, RxFrame, TxFrame};
 
-use crate::port::{Port, PortError, PortInfo, PortMode, PortState, PortStats};
+use crate::port::{Feature, Port, PortError, PortInfo, PortMode, PortState, PortStats};
 
 mod frames;
+mod gains;
 mod links;
 mod netdev;
 mod ring;
@@ -22,6 +23,7 @@ mod socket;
 mod steer;
 
 use frames::FrameSet;
+use gains::{Gains, OLD_TX_BUDGET};
 pub use links::LinkWatch;
 pub use netdev::{InterfaceFacts, interface_facts};
 use socket::{Copying, Socket};
@@ -145,16 +147,27 @@ pub fn open(pool: &mut FramePool, config: &AfXdpConfig) -> Result<Vec<AfXdpPort>
     };
     let started = std::time::Instant::now();
     let mut mode = modes.iter().peekable();
+    let mut why_copied = "`copy` asks for copies".to_owned();
     loop {
         let Some(&&copying) = mode.peek() else {
             return Err(PortError::NoAfXdp);
         };
         match open_all(pool, config, &facts, copying) {
-            Ok(ports) => return Ok(ports),
+            Ok(mut ports) => {
+                let huge_pages = gains::huge_pages(pool.region());
+                for port in &mut ports {
+                    port.gains.huge_pages.clone_from(&huge_pages);
+                    if port.copies {
+                        port.gains.zero_copy = Err(why_copied.clone());
+                    }
+                }
+                return Ok(ports);
+            }
             // The driver has no zero-copy; one port that has not keeps all from it.
-            Err(PortError::Io { source, .. })
+            Err(PortError::Io { source, interface, .. })
                 if copying == Copying::Never && modes.len() > 1 && lacks_zero_copy(&source) =>
             {
+                why_copied = format!("the driver of {interface} has it not ({source})");
                 mode.next();
             }
             Err(PortError::Busy { interface, .. }) => {
@@ -219,8 +232,6 @@ fn open_all(
 
 /// Bytes that a socket may have on their way in copy mode.
 const SEND_BUFFER: i32 = 8 << 20;
-/// Times that `flush` asks the kernel to go on: it takes a bounded number of frames each time.
-const KICKS: u32 = 8;
 /// Frames that are missing in the fill ring before it is worth filling up.
 const REFILL_STEP: u32 = 16;
 
@@ -239,7 +250,7 @@ pub struct AfXdpPort {
     /// Frames in the TX and completion rings, or in the device's hands between them.
     sending: FrameSet,
     copies: bool,
-    busy_poll: bool,
+    gains: Gains,
     queued: bool,
     /// Frames that were dropped on transmission and not yet told as completed.
     dropped: usize,
@@ -265,7 +276,7 @@ impl AfXdpPort {
             receiving: FrameSet::new(pool.total()),
             sending: FrameSet::new(pool.total()),
             copies: true,
-            busy_poll: false,
+            gains: Gains::none(),
             queued: false,
             dropped: 0,
             state: PortState::Up,
@@ -295,12 +306,23 @@ impl AfXdpPort {
         socket.bind(&port.interface, facts.index, port.queue, copying, first)?;
         self.copies = !socket.is_zero_copy();
         self._groups = Some(netdev::listen(&port.interface, facts, &steered)?);
-        if let Some(busy_poll) = config.busy_poll {
-            self.busy_poll = socket.prefer_busy_poll(busy_poll);
-        }
-        socket.raise_send_limits(SEND_BUFFER, config.ring);
+        let gains = &mut self.gains;
+        gains.zero_copy = if self.copies { Err("the kernel chose to copy".to_owned()) } else { Ok(()) };
+        // Right after the binding the kernel wants to be woken, if it ever says so.
+        gains.need_wakeup = match socket.tx.needs_wakeup() {
+            true => Ok(()),
+            false => Err("the kernel sets no flag on its rings, so every batch has its call".to_owned()),
+        };
+        gains.busy_poll = match config.busy_poll {
+            Some(busy_poll) => socket.prefer_busy_poll(busy_poll),
+            None => Err("not asked for: `wait = \"kernel-busy-poll\"` under [worker] does".to_owned()),
+        };
+        gains.tx_budget = socket.raise_tx_budget(config.ring);
+        gains.send_buffer = socket.raise_send_buffer(SEND_BUFFER);
         steering.set_socket(port.queue, socket.as_fd())?;
-        let native = steering.attach(facts.index, port.attach)?;
+        let attached = steering.attach(facts.index, port.attach)?;
+        let native = attached.is_ok();
+        self.gains.native = attached;
         self.steering = Some(steering);
         self.info.mode = match (self.copies, native) {
             (false, _) => PortMode::ZeroCopy,
@@ -310,12 +332,19 @@ impl AfXdpPort {
         Ok(())
     }
 
-    /// Asks the kernel to look at the TX ring, as often as it gets on with it.
+    /// Asks the kernel to take what is on the TX ring. Where it copies and takes no more than a few frames at a time, as
+    /// often as it gets on with it.
     fn kick(&mut self) {
         let Some(socket) = &self.socket else { return };
-        for _ in 0..KICKS {
-            let before = socket.tx.untaken();
-            match socket.kick() {
+        let at_once = !self.copies || self.gains.tx_budget.is_ok();
+        let mut left = socket.tx.untaken();
+        loop {
+            self.stats.tx_calls += 1;
+            let complaint = socket.kick();
+            let now_left = socket.tx.untaken();
+            let more = now_left > 0 && now_left + OLD_TX_BUDGET <= left;
+            left = now_left;
+            match complaint {
                 Some(libc::ENETDOWN) => {
                     if self.state == PortState::Up {
                         tracing::warn!(interface = self.info.interface, "the interface is down");
@@ -330,16 +359,14 @@ impl AfXdpPort {
                     self.state = PortState::Gone;
                     return;
                 }
-                // Out of budget, of buffer or of luck: what is left stays on the ring.
-                _ => {
-                    if self.state == PortState::Down {
-                        tracing::info!(interface = self.info.interface, "the interface is up again");
-                        self.state = PortState::Up;
-                    }
+                // Out of budget, of buffer or of luck: what is left stays on the ring until the next batch.
+                _ if self.state == PortState::Down => {
+                    tracing::info!(interface = self.info.interface, "the interface is up again");
+                    self.state = PortState::Up;
                 }
+                _ => {}
             }
-            let after = socket.tx.untaken();
-            if after == 0 || after == before || !self.copies {
+            if at_once || !more {
                 return;
             }
         }
@@ -380,8 +407,10 @@ impl Port for AfXdpPort {
             batch.push(RxFrame { port: self.info.id, frame: FrameId::from_raw(frame), offset, len });
             taken += 1;
         }
-        socket.rx.release();
-        if taken == 0 && (self.busy_poll || socket.fill.needs_wakeup()) {
+        if taken > 0 {
+            socket.rx.release();
+        } else if self.gains.busy_poll.is_ok() {
+            self.stats.rx_calls += 1;
             socket.poke();
         }
         taken
@@ -409,7 +438,8 @@ impl Port for AfXdpPort {
         self.queued = false;
         let Some(socket) = &self.socket else { return };
         socket.tx.publish();
-        if self.copies || socket.tx.needs_wakeup() || self.state != PortState::Up {
+        // A ring that the kernel keeps no flag on is never known to be looked at.
+        if socket.tx.needs_wakeup() || self.gains.need_wakeup.is_err() || self.state != PortState::Up {
             self.kick();
         }
     }
@@ -417,7 +447,9 @@ impl Port for AfXdpPort {
     fn complete(&mut self, pool: &mut FramePool) -> usize {
         let mut completed = std::mem::take(&mut self.dropped);
         let Some(socket) = &mut self.socket else { return completed };
+        let mut popped = false;
         while let Some(addr) = socket.completion.pop() {
+            popped = true;
             let frame = (addr >> self.frame_shift) as u32;
             if self.sending.remove(frame) {
                 pool.tx_complete(FrameId::from_raw(frame));
@@ -426,7 +458,9 @@ impl Port for AfXdpPort {
                 self.stats.invalid_descriptors += 1;
             }
         }
-        socket.completion.release();
+        if popped {
+            socket.completion.release();
+        }
         completed
     }
 
@@ -442,6 +476,11 @@ impl Port for AfXdpPort {
             socket.fill.push(u64::from(frame) << self.frame_shift);
         }
         socket.fill.publish();
+        // A driver that found the ring empty stopped receiving.
+        if socket.fill.needs_wakeup() && self.steering.is_some() {
+            self.stats.rx_calls += 1;
+            socket.poke();
+        }
     }
 
     fn frames_in_rings(&self) -> u32 {
@@ -469,6 +508,10 @@ impl Port for AfXdpPort {
             invalid_descriptors: self.stats.invalid_descriptors + kernel.invalid_descriptors,
             ..self.stats
         }
+    }
+
+    fn features(&self) -> Vec<Feature> {
+        self.gains.features(&self.info.interface)
     }
 
     fn close(&mut self, pool: &mut FramePool) {

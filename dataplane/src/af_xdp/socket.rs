@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use mimbox_stack::mem::Region;
 
+use super::gains::refused;
 use super::netdev::{set_option, socket};
 use super::ring::{ConsumerRing, ProducerRing};
 use super::{AfXdpConfig, BusyPoll};
@@ -15,8 +16,6 @@ const XDP_MAX_TX_SKB_BUDGET: i32 = 9;
 const SO_BUSY_POLL: i32 = 46;
 const SO_PREFER_BUSY_POLL: i32 = 69;
 const SO_BUSY_POLL_BUDGET: i32 = 70;
-/// Frames that one `sendto` takes in copy mode; the kernel's own bound of 32 costs a third of the rate.
-const TX_BUDGET: u32 = 256;
 
 /// Whether the kernel copies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -127,20 +126,29 @@ impl Socket {
             .is_ok_and(|options| options.flags & libc::XDP_OPTIONS_ZEROCOPY != 0)
     }
 
-    /// Lets the kernel poll the driver in the worker's system calls; false when it cannot.
-    pub(super) fn prefer_busy_poll(&self, busy_poll: BusyPoll) -> bool {
-        let set = |name, value: u32| set_option(&self.fd, libc::SOL_SOCKET, name, &value).is_ok();
-        set(SO_PREFER_BUSY_POLL, 1) && set(SO_BUSY_POLL, busy_poll.micros) && set(SO_BUSY_POLL_BUDGET, busy_poll.budget)
+    /// Lets the kernel poll the driver in the worker's system calls.
+    pub(super) fn prefer_busy_poll(&self, busy_poll: BusyPoll) -> Result<BusyPoll, String> {
+        let set = |name, value: u32| set_option(&self.fd, libc::SOL_SOCKET, name, &value);
+        set(SO_PREFER_BUSY_POLL, 1)
+            .and_then(|()| set(SO_BUSY_POLL, busy_poll.micros))
+            .and_then(|()| set(SO_BUSY_POLL_BUDGET, busy_poll.budget))
+            .map(|()| busy_poll)
+            .map_err(|error| refused(&error, "Linux 5.11"))
     }
 
-    /// Lets one system call send more in copy mode. An older kernel that cannot sends less at a time.
-    pub(super) fn raise_send_limits(&self, bytes: i32, ring: u32) {
-        let budget = TX_BUDGET.min(ring);
-        let _older_kernels_have_no_budget = set_option(&self.fd, libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, &budget);
-        let forced = set_option(&self.fd, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, &bytes);
-        if forced.is_err() {
+    /// Lets one system call send all that is on a ring of `ring` frames in copy mode.
+    pub(super) fn raise_tx_budget(&self, ring: u32) -> Result<u32, String> {
+        set_option(&self.fd, libc::SOL_XDP, XDP_MAX_TX_SKB_BUDGET, &ring)
+            .map(|()| ring)
+            .map_err(|error| refused(&error, "Linux 6.18"))
+    }
+
+    /// Lets `bytes` be on their way in copy mode, or what the system allows; says how many.
+    pub(super) fn raise_send_buffer(&self, bytes: i32) -> u32 {
+        if set_option(&self.fd, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, &bytes).is_err() {
             let _the_system_bounds_it = set_option(&self.fd, libc::SOL_SOCKET, libc::SO_SNDBUF, &bytes);
         }
+        get_option(&self.fd, libc::SOL_SOCKET, libc::SO_SNDBUF).unwrap_or(0)
     }
 
     /// Has the kernel look at the TX ring; what it complained of.

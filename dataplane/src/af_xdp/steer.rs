@@ -83,12 +83,12 @@ impl Steering {
         result.map_err(|error: MapError| steering("told its socket", &self.interface, &error))
     }
 
-    /// Attaches the program; says whether it runs in the driver.
+    /// Attaches the program; says whether it runs in the driver, and if not, why.
     ///
     /// # Errors
     /// [`PortError::Busy`] when another program is there, which may pass: the last process's is detached a moment after
     /// its end.
-    pub(super) fn attach(&mut self, index: u32, mode: AttachMode) -> Result<bool, PortError> {
+    pub(super) fn attach(&mut self, index: u32, mode: AttachMode) -> Result<Result<(), String>, PortError> {
         let interface = self.interface.clone();
         let program: &mut Xdp = match self.bpf.program_mut("steer").map(TryInto::try_into) {
             Some(Ok(program)) => program,
@@ -110,7 +110,11 @@ impl Steering {
         let mut last = None;
         for &(mode, native) in attempts {
             match program.attach_to_if_index(index, mode) {
-                Ok(_link) => return Ok(native),
+                Ok(_link) if native => return Ok(Ok(())),
+                Ok(_link) => {
+                    let why = last.map(|error| format!("the driver refused it ({error})"));
+                    return Ok(Err(why.unwrap_or_else(|| "`mode` asks for generic XDP".to_owned())));
+                }
                 Err(error) => match program_error(&error) {
                     Some(libc::EBUSY | libc::EEXIST) => {
                         return Err(PortError::Busy { interface, waited_ms: 0 });

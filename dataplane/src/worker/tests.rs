@@ -244,6 +244,96 @@ fn the_recorder_is_told_when_frames_come_back_between_polls_and_between_events()
     audit(worker);
 }
 
+/// A port that counts how often its doorbell is rung, and whose device takes nothing for a while.
+struct Doorbell {
+    inner: crate::memory::MemoryPort,
+    rung: Rc<RefCell<u32>>,
+    stuck: Rc<RefCell<bool>>,
+}
+
+impl Port for Doorbell {
+    fn info(&self) -> &PortInfo {
+        self.inner.info()
+    }
+    fn receive(&mut self, pool: &mut FramePool, batch: &mut Vec<RxFrame>, max: usize) -> usize {
+        self.inner.receive(pool, batch, max)
+    }
+    fn transmit(&mut self, pool: &mut FramePool, frame: TxFrame) -> Result<(), TxFrame> {
+        self.inner.transmit(pool, frame)
+    }
+    fn flush(&mut self) {
+        *self.rung.borrow_mut() += 1;
+        self.inner.flush();
+    }
+    fn complete(&mut self, pool: &mut FramePool) -> usize {
+        if *self.stuck.borrow() { 0 } else { self.inner.complete(pool) }
+    }
+    fn refill(&mut self, pool: &mut FramePool) {
+        self.inner.refill(pool);
+    }
+    fn frames_in_rings(&self) -> u32 {
+        self.inner.frames_in_rings()
+    }
+    fn wants_flush(&self) -> bool {
+        *self.stuck.borrow()
+    }
+    fn fd(&self) -> Option<RawFd> {
+        self.inner.fd()
+    }
+    fn state(&self) -> PortState {
+        self.inner.state()
+    }
+    fn stats(&self) -> PortStats {
+        self.inner.stats()
+    }
+    fn close(&mut self, pool: &mut FramePool) {
+        self.inner.close(pool);
+    }
+}
+
+#[test]
+fn a_doorbell_is_rung_once_a_batch_even_when_the_ring_is_full_and_not_while_there_is_nothing_to_do() {
+    let (mut worker, [a, _b], _) = bench(MemoryConfig::default(), WorkerConfig::default());
+    let (inner, end) = with_end(PortId(1), MemoryConfig { tx_ring: 4, queue: 4096 }).unwrap();
+    let (rung, stuck) = (Rc::new(RefCell::new(0)), Rc::new(RefCell::new(false)));
+    worker.slots[1].port = Box::new(Doorbell { inner, rung: Rc::clone(&rung), stuck: Rc::clone(&stuck) });
+    let rings = || std::mem::take(&mut *rung.borrow_mut());
+    a.push(&[0; 60]);
+    worker.turn();
+    assert_eq!(rings(), 1);
+    for n in 0..64u8 {
+        a.push(&[n; 60]);
+    }
+    // Sixteen rings full of frames, in one batch.
+    worker.turn();
+    assert_eq!(rings(), 1);
+    while worker.turn() {
+        assert!(rings() <= 1);
+    }
+    while worker.slots[1].backlog.front().is_some() {
+        worker.turn();
+        assert!(rings() <= 1);
+    }
+    assert_eq!(std::iter::from_fn(|| end.pop()).count(), 65, "nothing is lost by it");
+    // The device takes nothing: it is asked after a batch, once more, and then not until the worker has slept.
+    worker.turn();
+    rings();
+    *stuck.borrow_mut() = true;
+    a.push(&[0; 60]);
+    worker.turn();
+    worker.turn();
+    assert_eq!(rings(), 2);
+    for _ in 0..100 {
+        worker.turn();
+    }
+    assert_eq!(rings(), 0);
+    worker.sleep(worker.now);
+    worker.turn();
+    assert_eq!(rings(), 1);
+    *stuck.borrow_mut() = false;
+    audit(worker);
+}
+
 #[test]
 fn an_order_is_recorded_and_followed_by_another_tick_at_once() {
     let (mut worker, _ends, _) = bench(MemoryConfig::default(), WorkerConfig::default());
