@@ -114,8 +114,10 @@ choices! {
     Wait {
         /// Sleeps until a packet comes or a timer is due.
         Sleep = "sleep",
-        /// Polls without pause: lowest delay, a whole core.
+        /// Looks at the rings without pause: lowest delay, a whole core.
         BusyPoll = "busy-poll",
+        /// That, and drives the NIC's driver itself in place of its interrupts.
+        KernelBusyPoll = "kernel-busy-poll",
     }
 }
 

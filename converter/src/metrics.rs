@@ -107,6 +107,9 @@ pub struct ConversionCounts {
 pub struct WorkerSnapshot {
     /// Turns of the loop.
     pub turns: u64,
+    /// Turns that had something to do.
+    #[serde(default)]
+    pub busy: u64,
     /// Batches of received frames.
     pub batches: u64,
     /// Times that it slept.
@@ -148,11 +151,31 @@ pub struct PortSnapshot {
     pub rx_fill_empty: u64,
     /// Descriptors that the kernel refused; not zero is a bug.
     pub invalid_descriptors: u64,
+    /// System calls that had the kernel take frames to send.
+    #[serde(default)]
+    pub tx_calls: u64,
+    /// System calls that had the kernel look for received frames, or for room to put them.
+    #[serde(default)]
+    pub rx_calls: u64,
+    /// What makes it fast, as far as it was to be had.
+    #[serde(default)]
+    pub features: Vec<FeatureSnapshot>,
     /// Segments whose checksum the sending device left unfinished.
     pub checksum_partial: u64,
     /// What to do about them; empty when there are none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub advice: String,
+}
+
+/// Something that makes a port fast.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeatureSnapshot {
+    /// Its name.
+    pub name: String,
+    /// Whether the port has it.
+    pub got: bool,
+    /// How much of it, or why not.
+    pub detail: String,
 }
 
 /// Some of the live conversions.

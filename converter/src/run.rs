@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8};
 
-use mimbox_dataplane::af_xdp::{self, AfXdpConfig, AfXdpPort, AfXdpPortConfig, AttachMode, LinkWatch, Take};
+use mimbox_dataplane::af_xdp::{self, AfXdpConfig, AfXdpPort, AfXdpPortConfig, AttachMode, BusyPoll, LinkWatch, Take};
 use mimbox_dataplane::neighbor::{Cidr, Interface, NeighborConfig, NeighborError, Route};
 use mimbox_dataplane::record::{Head, RecordError, RecordWriter};
 use mimbox_dataplane::worker::pin_to_cpu;
@@ -207,7 +207,7 @@ pub fn neighbours(config: &Config) -> Result<Neighbors, NeighborError> {
 fn pool(config: &Config) -> Result<FramePool, Failure> {
     let (frames, size) = (config.limits.frames, config.limits.frame_size);
     let region = Region::map(frames, size).map_err(|source| Failure::Memory { frames, size, source })?;
-    tracing::info!(frames, frame_size = size, huge_pages = region.huge_pages(), "frames");
+    tracing::info!(frames, frame_size = size, "frames");
     Ok(FramePool::new(region, PoolConfig { rx_reserve: config.limits.rx_reserve }))
 }
 
@@ -223,6 +223,7 @@ fn open(config: &Config, pool: &mut FramePool) -> Result<Vec<AfXdpPort>, Failure
             CopyMode::Copy => af_xdp::CopyMode::Copy,
             CopyMode::ZeroCopy => af_xdp::CopyMode::ZeroCopy,
         },
+        busy_poll: (config.worker.wait == Wait::KernelBusyPoll).then(BusyPoll::default),
         ..AfXdpConfig::new(sockets, addresses)
     };
     af_xdp::open(pool, &wanted).map_err(|source| {
@@ -355,7 +356,7 @@ fn worker_config(config: &Config) -> WorkerConfig {
     WorkerConfig {
         wait: match config.worker.wait {
             Wait::Sleep => mimbox_dataplane::Wait::Sleep { spin: SPIN },
-            Wait::BusyPoll => mimbox_dataplane::Wait::BusyPoll,
+            Wait::BusyPoll | Wait::KernelBusyPoll => mimbox_dataplane::Wait::BusyPoll,
         },
         batch: usize::from(config.worker.batch),
         ..WorkerConfig::default()

@@ -102,6 +102,23 @@ fn advice_of_a_port_is_a_warning() {
 }
 
 #[test]
+fn features_say_how_much_or_why_not_and_once_what_all_ports_have() {
+    let feature =
+        |name: &str, got, detail: &str| FeatureSnapshot { name: name.to_owned(), got, detail: detail.to_owned() };
+    let mut snapshot = snapshot();
+    for port in &mut snapshot.ports {
+        port.features = vec![feature("huge_pages", true, "128 of 128 MiB"), feature("zero_copy", false, "refused")];
+    }
+    snapshot.ports[1].features[1] = feature("zero_copy", true, "here");
+    let text = stats_text(&snapshot, false, false);
+    let expected = "\nAF_XDP\n  huge_pages  all ports  yes  128 of 128 MiB\n  zero_copy   wan0       no   refused\n  \
+                    zero_copy   core0      yes  here\n";
+    assert!(text.contains(expected), "{text}");
+    let json: serde_json::Value = serde_json::to_value(&snapshot).expect("it is JSON");
+    assert_eq!(json["ports"][0]["features"][1]["got"], false);
+}
+
+#[test]
 fn connections_show_their_subflows_with_port_names() {
     let list = ConnectionList { total: 5, connections: vec![row()] };
     let text = connections_text(&list, &["wan0".to_owned()]);

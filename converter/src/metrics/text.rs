@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use mimbox_stack::Counter;
 
-use super::{ConnectionList, ConnectionRow, PortSnapshot, RunState, Snapshot};
+use super::{ConnectionList, ConnectionRow, FeatureSnapshot, PortSnapshot, RunState, Snapshot};
 
 /// `mimbox stats` as text. `all` shows counters at zero as well, `verbose` what each means.
 pub fn stats_text(snapshot: &Snapshot, all: bool, verbose: bool) -> String {
@@ -26,10 +26,18 @@ pub fn stats_text(snapshot: &Snapshot, all: bool, verbose: bool) -> String {
     );
     let _ = writeln!(
         text,
-        "worker       {} turns, {} batches, {} sleeps, backlog at most {}\n",
-        worker.turns, worker.batches, worker.sleeps, worker.backlog_peak
+        "worker       {} turns, {} busy, {} batches, {} sleeps, backlog at most {}",
+        worker.turns, worker.busy, worker.batches, worker.sleeps, worker.backlog_peak
+    );
+    let packets: u64 = ports.iter().map(|port| port.rx_frames + port.tx_frames).sum();
+    let calls: u64 = worker.sleeps + ports.iter().map(|port| port.rx_calls + port.tx_calls).sum::<u64>();
+    let _ = writeln!(
+        text,
+        "calls        {calls} system calls for packets, {:.1} packets a call\n",
+        packets as f64 / calls.max(1) as f64
     );
     text += &ports_text(ports);
+    text += &features_text(ports);
     for port in ports.iter().filter(|port| !port.advice.is_empty()) {
         let _ = writeln!(text, "\nwarning: {}", port.advice);
     }
@@ -70,6 +78,33 @@ fn ports_text(ports: &[PortSnapshot]) -> String {
         ]);
     }
     table(rows, &[4, 5, 6, 7, 8])
+}
+
+/// What each port got of what makes it fast, and why not the rest. What all ports have alike stands there once.
+fn features_text(ports: &[PortSnapshot]) -> String {
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    let names = ports.iter().flat_map(|port| &port.features).map(|feature| feature.name.as_str());
+    let mut seen: Vec<&str> = Vec::new();
+    for name in names {
+        if seen.contains(&name) {
+            continue;
+        }
+        seen.push(name);
+        let mut said: Vec<(&FeatureSnapshot, Vec<&str>)> = Vec::new();
+        for port in ports {
+            let Some(feature) = port.features.iter().find(|feature| feature.name == name) else { continue };
+            match said.iter_mut().find(|(other, _)| *other == feature) {
+                Some((_, ports)) => ports.push(&port.name),
+                None => said.push((feature, vec![&port.name])),
+            }
+        }
+        for (feature, of) in said {
+            let of = if of.len() == ports.len() { "all ports".to_owned() } else { of.join(", ") };
+            let got = if feature.got { "yes" } else { "no" };
+            rows.push(vec![feature.name.clone(), of, got.to_owned(), feature.detail.clone()]);
+        }
+    }
+    if rows.is_empty() { String::new() } else { format!("\nAF_XDP\n{}", table(rows, &[])) }
 }
 
 /// `mimbox connections` as text.

@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
 
 use mimbox_dataplane::worker::PortReport;
-use mimbox_dataplane::{Control, Order, PortState, Tick, Verdict};
+use mimbox_dataplane::{Control, Feature, Order, PortState, Tick, Verdict};
 use mimbox_stack::{Counter, Duration, Instant, PortId};
 
 use crate::admin::{Request, Requests};
 use crate::config::{Config, mac_text};
 use crate::events::EventRow;
-use crate::metrics::{ConversionCounts, Operated, PortSnapshot, RunState, Snapshot, WorkerSnapshot};
+use crate::metrics::{ConversionCounts, FeatureSnapshot, Operated, PortSnapshot, RunState, Snapshot, WorkerSnapshot};
 
 use super::checksum_advice;
 
@@ -80,7 +80,8 @@ impl Observer {
         self.last_tick
     }
 
-    /// Fills the snapshot in, and warns of what is seen in it.
+    /// Fills in what is known without asking the kernel, and warns of what is seen in it: an idle box makes no system calls
+    /// for its ticks.
     fn look<E: Operated>(&mut self, tick: &mut Tick<'_, E>) {
         let Self { snapshot, stage, started, ports, too_slow, .. } = self;
         let uptime = tick.now.since(*started.get_or_insert(tick.now));
@@ -97,12 +98,16 @@ impl Observer {
         let worker = tick.worker;
         snapshot.worker = WorkerSnapshot {
             turns: worker.turns,
+            busy: worker.busy,
             batches: worker.batches,
             sleeps: worker.sleeps,
             backlog_peak: worker.backlog_peak,
         };
-        for report in tick.ports.iter() {
-            fill_port(snapshot, &report);
+        for (id, state) in tick.ports.states() {
+            let state = state_name(state);
+            if let Some(port) = snapshot.port_mut(id).filter(|port| port.state != state) {
+                state.clone_into(&mut port.state);
+            }
         }
         for (port, watched) in snapshot.ports.iter_mut().zip(ports.iter_mut()) {
             watched.warn(port);
@@ -113,7 +118,13 @@ impl Observer {
     fn answer<E: Operated>(&mut self, tick: &mut Tick<'_, E>) {
         while let Some(request) = self.requests.take() {
             match request {
-                Request::Stats(answer) => answer.give(self.snapshot.clone()),
+                Request::Stats(answer) => {
+                    for report in tick.ports.iter() {
+                        let features = tick.ports.features(report.info.id);
+                        fill_port(&mut self.snapshot, &report, features);
+                    }
+                    answer.give(self.snapshot.clone());
+                }
                 Request::Connections { limit, answer } => answer.give(tick.engine.connections(tick.now, limit)),
                 Request::Events(follower) => {
                     let unread = self.snapshot.counters.get(Counter::EventsUnread);
@@ -185,7 +196,7 @@ impl<E: Operated> Control<E> for Observer {
     }
 }
 
-fn fill_port(snapshot: &mut Snapshot, report: &PortReport<'_>) {
+fn fill_port(snapshot: &mut Snapshot, report: &PortReport<'_>, features: Vec<Feature>) {
     let Some(port) = snapshot.port_mut(report.info.id) else { return };
     let stats = report.stats;
     if port.mode.is_empty() {
@@ -193,10 +204,8 @@ fn fill_port(snapshot: &mut Snapshot, report: &PortReport<'_>) {
         port.mac = mac_text(report.info.mac.0);
         port.mtu = report.info.mtu;
     }
-    let state = state_name(report.state);
-    if port.state != state {
-        state.clone_into(&mut port.state);
-    }
+    let shown = |Feature { name, got, detail }| FeatureSnapshot { name: str::to_owned(name), got, detail };
+    port.features = features.into_iter().map(shown).collect();
     port.rx_frames = stats.rx_frames;
     port.rx_bytes = stats.rx_bytes;
     port.tx_frames = stats.tx_frames;
@@ -206,6 +215,8 @@ fn fill_port(snapshot: &mut Snapshot, report: &PortReport<'_>) {
     port.rx_ring_full = stats.rx_ring_full;
     port.rx_fill_empty = stats.rx_fill_empty;
     port.invalid_descriptors = stats.invalid_descriptors;
+    port.tx_calls = stats.tx_calls;
+    port.rx_calls = stats.rx_calls;
 }
 
 const fn state_name(state: PortState) -> &'static str {
