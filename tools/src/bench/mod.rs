@@ -1,4 +1,4 @@
-//! Benchmarks: what the engine costs on memory ports.
+//! Benchmarks: what the engine costs on memory ports, and what the box gives over veth.
 
 use std::process::ExitCode;
 
@@ -15,11 +15,13 @@ mod rounds;
 mod rows;
 mod stopwatch;
 mod talk;
+mod veth;
 mod world;
 
 pub use counts::CountsArgs;
 pub use engine::EngineArgs;
 pub use rows::allocations;
+pub use veth::{ForwarderArgs, RelayArgs, VethArgs};
 
 /// `mimbox-lab bench`.
 #[derive(Clone, Debug, Subcommand)]
@@ -38,6 +40,19 @@ pub enum BenchCommand {
         after_help = "Example: mimbox-lab bench counts, and after a change that was meant: mimbox-lab bench counts --bless"
     )]
     Counts(CountsArgs),
+    /// Goodput of one bulk MPTCP connection over veth: through the box, a relay over sockets, a kernel router and a bare
+    /// AF_XDP forwarder. Needs root.
+    ///
+    /// Two subflows, all offloads off, MSS 1460. The box and the relay talk TCP to the server, through the other two the
+    /// client talks MPTCP with it. Exit status: 0 when every bound holds, 1 when one is missed.
+    #[command(after_help = "Example: mimbox-lab bench veth --runs 5 --seconds 4 --json veth.json")]
+    Veth(VethArgs),
+    /// The relay over sockets that `veth` has.
+    #[command(hide = true)]
+    Relay(RelayArgs),
+    /// The AF_XDP forwarder that `veth` has.
+    #[command(hide = true)]
+    Forwarder(ForwarderArgs),
 }
 
 /// Runs a benchmark.
@@ -48,6 +63,9 @@ pub fn command(command: &BenchCommand) -> anyhow::Result<ExitCode> {
     match command {
         BenchCommand::Engine(args) => engine::command(args),
         BenchCommand::Counts(args) => counts::command(args),
+        BenchCommand::Veth(args) => veth::command(args),
+        BenchCommand::Relay(args) => veth::relay::command(args).map(|()| ExitCode::SUCCESS),
+        BenchCommand::Forwarder(args) => veth::forwarder::command(args).map(|()| ExitCode::SUCCESS),
     }
 }
 

@@ -320,7 +320,7 @@ impl Bench {
 }
 
 /// Every packet is one on this device, with its checksum, and what the other end has not taken yet waits in a queue.
-fn plain(namespace: &Namespace, device: &str) -> Result<()> {
+pub(crate) fn plain(namespace: &Namespace, device: &str) -> Result<()> {
     namespace.run("ethtool", &["-K", device, "tx", "off", "tso", "off", "gso", "off", "sg", "off", "gro", "off"])?;
     namespace.run("tc", &["qdisc", "replace", "dev", device, "root", "pfifo", "limit", "2000"]).map(drop)
 }

@@ -44,26 +44,29 @@ pub struct FlowArgs {
     /// Milliseconds from connecting, or accepting, to the end.
     #[arg(long, default_value_t = 60_000)]
     pub ms: u64,
+    /// Runs as an ordinary program, not at real-time priority.
+    #[arg(long)]
+    pub ordinary: bool,
 }
 
 /// What an end tells when it is over.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(super) struct Flowed {
+pub(crate) struct Flowed {
     /// Bytes received in each [`STEP`] since the beginning.
-    pub(super) steps: Vec<u64>,
+    pub(crate) steps: Vec<u64>,
     /// Its congestion control.
-    pub(super) congestion: String,
+    pub(crate) congestion: String,
     /// When it began, in nanoseconds since 1970.
     pub(super) began_unix_nanos: u64,
 }
 
 impl Flowed {
-    pub(super) fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.steps.iter().sum()
     }
 
     /// Bits a second between two times since the beginning.
-    pub(super) fn rate(&self, from: Duration, to: Duration) -> f64 {
+    pub(crate) fn rate(&self, from: Duration, to: Duration) -> f64 {
         let index = |time: Duration| ((time.as_millis() / STEP.as_millis()) as usize).min(self.steps.len());
         let bytes: u64 = self.steps.get(index(from)..index(to)).unwrap_or_default().iter().sum();
         bytes as f64 * 8.0 / to.saturating_sub(from).as_secs_f64().max(1e-9)
@@ -79,7 +82,10 @@ impl Flowed {
 
 /// Runs one end.
 pub(super) fn end(args: &FlowArgs) -> Result<()> {
-    let _ = run_in_real_time(PRIORITY);
+    if !args.ordinary {
+        // Without the privilege it measures all the same.
+        let _ = run_in_real_time(PRIORITY);
+    }
     let kind = if args.mptcp { Kind::Mptcp } else { Kind::Tcp };
     // A kernel takes further subflows only while somebody listens.
     let listener;
@@ -160,30 +166,40 @@ fn receive(mut socket: TcpStream, began: Instant, time: Duration, steps: &mut Ve
 
 /// What is to flow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Flow {
-    pub(super) direction: Direction,
+pub(crate) struct Flow {
+    pub(crate) direction: Direction,
     /// Whether the client asks for MPTCP.
-    pub(super) client: Kind,
+    pub(crate) client: Kind,
     /// Whether the server takes MPTCP.
-    pub(super) server: Kind,
+    pub(crate) server: Kind,
     /// From connecting to the last byte that counts.
-    pub(super) time: Duration,
+    pub(crate) time: Duration,
+    /// Whom the client connects to.
+    pub(crate) to: SocketAddr,
+    /// Runs both ends as ordinary programs: where the machine itself is the bound, ends that come before everything else
+    /// would starve what they talk through.
+    pub(crate) ordinary: bool,
+}
+
+/// Where the lab's server listens.
+pub(crate) fn server_address() -> SocketAddr {
+    SocketAddr::from((Plan::server(Family::V4), PORT))
 }
 
 impl Flow {
     /// Runs it between the lab's client and server. `meanwhile` is called while it runs, with the time since both ends
     /// were started.
-    pub(super) fn run(&self, lab: &Lab, mut meanwhile: impl FnMut(Duration) -> Result<()>) -> Result<Flowed> {
+    pub(crate) fn run(&self, lab: &Lab, mut meanwhile: impl FnMut(Duration) -> Result<()>) -> Result<Flowed> {
         let upload = self.direction == Direction::Upload;
         let ms = self.time.as_millis().to_string();
         let listen = format!("0.0.0.0:{PORT}");
-        let connect = SocketAddr::from((Plan::server(Family::V4), PORT)).to_string();
+        let connect = self.to.to_string();
         let mut server = lab.server().command(lab_binary()?);
-        server.args(["eval", "end", &listen, "--ms", &ms]).args(flags(self.server, !upload));
+        server.args(["eval", "end", &listen, "--ms", &ms]).args(self.flags(self.server, !upload));
         let mut server = Process::spawn("the server", bound_to_parent(&server), &lab.file("flow-server.log"))?;
         wait_until(PATIENCE, "the server does not listen", || Ok(server.output().starts_with("listening\n")))?;
         let mut client = lab.client_command(lab_binary()?);
-        client.args(["eval", "end", &connect, "--connect", "--ms", &ms]).args(flags(self.client, upload));
+        client.args(["eval", "end", &connect, "--connect", "--ms", &ms]).args(self.flags(self.client, upload));
         let mut client = Process::spawn("the client", bound_to_parent(&client), &lab.file("flow-client.log"))?;
 
         let began = Instant::now();
@@ -207,15 +223,15 @@ impl Flow {
         let (received, sent) = (told(receiver).context("the receiver")?, told(sender).context("the sender")?);
         Ok(Flowed { congestion: sent.congestion, ..received })
     }
-}
 
-fn flags(kind: Kind, sends: bool) -> Vec<&'static str> {
-    let flags = [("--mptcp", kind == Kind::Mptcp), ("--send", sends)];
-    flags.into_iter().filter(|(_, set)| *set).map(|(flag, _)| flag).collect()
+    fn flags(&self, kind: Kind, sends: bool) -> Vec<&'static str> {
+        let flags = [("--mptcp", kind == Kind::Mptcp), ("--send", sends), ("--ordinary", self.ordinary)];
+        flags.into_iter().filter(|(_, set)| *set).map(|(flag, _)| flag).collect()
+    }
 }
 
 /// Asks every few milliseconds.
-pub(super) fn wait_until(limit: Duration, what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
+pub(crate) fn wait_until(limit: Duration, what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
     let deadline = Instant::now() + limit;
     while !is_so()? {
         if Instant::now() >= deadline {

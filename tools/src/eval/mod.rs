@@ -10,12 +10,14 @@
 //! have a transparent box. Offloads are off and every device has a queue, so that nothing is lost but what the link was asked
 //! to lose; a measurement in which something else was is void.
 
-mod bench;
+pub(crate) mod bench;
 mod faults;
-mod flow;
+pub(crate) mod flow;
 mod mptcp;
 mod stress;
 mod tcp;
+
+pub(crate) use tcp::median;
 
 use std::process::ExitCode;
 

@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use super::bench::{Bench, Event, LinkPlan, Measured, Middle, valid};
-use super::flow::{Flow, STEP};
+use super::flow::{Flow, STEP, server_address};
 use super::tcp::median;
 use crate::lab::transfer::Direction;
 use crate::lab::transfer::socket::Kind;
@@ -227,7 +227,7 @@ fn measure((part, direction, middle): Case, seed: u64, seconds: u64) -> Result<F
     // when it hears of it and not when it gets another interface later.
     let mode = if part == Part::Dark { Mode::Explicit } else { Mode::Transparent };
     let time = part.time(seconds);
-    let flow = Flow { direction, client: Kind::Mptcp, server, time };
+    let flow = Flow { direction, client: Kind::Mptcp, server, time, to: server_address(), ordinary: false };
     let (measured, void) = valid(&format!("{}, {direction:?}, {middle}, seed {seed}", part.words()), || {
         Bench::build(middle, mode, &part.links(seed), server_mptcp)?.measure(&flow, &part.events())
     })?;

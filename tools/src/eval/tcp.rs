@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 use super::bench::{Bench, LinkPlan, Middle, valid};
-use super::flow::Flow;
+use super::flow::{Flow, server_address};
 use crate::lab::transfer::Direction;
 use crate::lab::transfer::socket::Kind;
 use crate::lab::{Mode, ServerMptcp, catch_interrupts};
@@ -179,7 +179,14 @@ fn measure_once(args: &TcpArgs, row: Row, seed: u64, middle: Middle) -> Result<F
         seed,
     };
     let time = Duration::from_secs(args.seconds);
-    let flow = Flow { direction: args.direction, client: Kind::Tcp, server: Kind::Tcp, time };
+    let flow = Flow {
+        direction: args.direction,
+        client: Kind::Tcp,
+        server: Kind::Tcp,
+        time,
+        to: server_address(),
+        ordinary: false,
+    };
     let measured = Bench::build(middle, Mode::Explicit, &[plan], ServerMptcp::Off)?.measure(&flow, &[])?;
     let link = measured.links.first().context("no link")?;
     let way = &link.ways[usize::from(args.direction == Direction::Download)];
@@ -258,7 +265,7 @@ impl Summary {
 }
 
 /// The middle one; of an even number, the mean of the two in the middle.
-pub(super) fn median(values: impl Iterator<Item = f64>) -> f64 {
+pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     let half = values.len() / 2;
