@@ -2,6 +2,7 @@
 //! unless `MIMBOX_UNPRIVILEGED=1` says that going without is meant.
 
 mod bench;
+mod calls;
 mod closing;
 mod configuration;
 mod events;
