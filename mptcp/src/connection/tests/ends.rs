@@ -145,11 +145,11 @@ fn a_path_that_stays_silent_does_not_keep_a_connection_that_is_over() {
         let mut pair = end_with_a_silent_path(seed);
         let timeouts = [0, 1].map(|side| pair.counter(side, Counter::TcpTimeouts));
         assert!(pair.run(SECOND * 15, |pair| pair.all_closed()), "{}", pair.status());
-        for side in 0..2 {
+        for (side, before) in timeouts.into_iter().enumerate() {
             assert!(
                 pair.hosts[side].events.contains(&Event::Closed) && !pair.hosts[side].events.contains(&Event::Reset)
             );
-            let tries = pair.counter(side, Counter::TcpTimeouts) - timeouts[side];
+            let tries = pair.counter(side, Counter::TcpTimeouts) - before;
             assert!(tries >= 4, "side {side} gave its FIN on the silent path up after {tries} timeouts");
         }
         pair.audit();
