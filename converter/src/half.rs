@@ -148,6 +148,22 @@ impl Half {
         }
     }
 
+    /// The next segment of a train: `out` is what connection `id` sent last, and nothing has happened since.
+    #[inline]
+    pub(crate) fn poll_train(
+        &mut self,
+        now: Instant,
+        id: ConnId,
+        out: &mut Outgoing,
+        conns: &mut ConnTable,
+        env: &mut Env<'_>,
+    ) -> bool {
+        match self {
+            Self::Tcp(_) => conns.get(id).is_some_and(|mut conn| conn.poll_train(now, out, env)),
+            Self::Mptcp(mptcp) => mptcp.poll_train(now, id, out, conns, env),
+        }
+    }
+
     /// When the half wants to be called again; [`Instant::MAX`] for never.
     #[inline]
     pub(crate) fn next_deadline(&self, conns: &mut ConnTable) -> Instant {

@@ -1,6 +1,6 @@
 //! Where a connection's packets go: link-layer header, port and header template, kept beside the connection.
 
-use mimbox_stack::wire::{self, HeaderTemplate, IpInfo, LinkHeader};
+use mimbox_stack::wire::{self, HeaderImage, HeaderTemplate, IpInfo, LinkHeader};
 use mimbox_stack::{ConnId, Counter, Counters, FlowKey, FramePool, Outgoing, PortId, RxFrame, TxFrame};
 
 /// TTL or hop limit of what the box sends.
@@ -86,6 +86,34 @@ impl Path {
         let frame = self.build(pool, counters, out)?;
         pool.tx_begin(&frame.frame);
         Some(frame)
+    }
+
+    /// Keeps the headers of `frame`, which was just built of `out`, for the train that it may be the first of. False when
+    /// they are of a kind that is not kept.
+    #[inline]
+    pub(crate) fn keep(&self, pool: &FramePool, frame: &TxFrame, out: &Outgoing, image: &mut HeaderImage) -> bool {
+        image.keep(pool, &frame.frame, frame.offset, out, &self.template)
+    }
+
+    /// [`Path::emit`] of the next segment of the train that `image` is of.
+    #[inline]
+    pub(crate) fn emit_train(
+        &mut self,
+        pool: &mut FramePool,
+        counters: &mut Counters,
+        out: &mut Outgoing,
+        image: &HeaderImage,
+    ) -> Option<TxFrame> {
+        let payload = out.payload.as_ref().map_or(0, |payload| u64::from(payload.len));
+        self.ip_id = self.ip_id.wrapping_add(1);
+        let Some((frame, offset, len)) = image.emit(pool, &self.template, out, self.ip_id, counters) else {
+            counters.inc(Counter::TxNoFrame);
+            return None;
+        };
+        counters.inc(Counter::TcpSegmentsOut);
+        counters.add(Counter::TcpBytesOut, payload);
+        pool.tx_begin(&frame);
+        Some(TxFrame { port: self.origin.port, frame, offset, len })
     }
 }
 

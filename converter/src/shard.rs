@@ -12,9 +12,9 @@ use mimbox_dataplane::{Engine, Order};
 use mimbox_stack::flow::HashKey;
 use mimbox_stack::tcp::ConnTable;
 use mimbox_stack::timer::TimerWheel;
-use mimbox_stack::wire::{self, IpInfo, LinkHeader, Parsed, Verify};
+use mimbox_stack::wire::{self, HeaderImage, IpInfo, LinkHeader, Parsed, Verify};
 use mimbox_stack::{
-    Counter, Counters, Env, FlowKey, FramePool, Instant, Outgoing, RingPool, Rng, RxFrame, RxQueue, RxSegment,
+    ConnId, Counter, Counters, Env, FlowKey, FramePool, Instant, Outgoing, RingPool, Rng, RxFrame, RxQueue, RxSegment,
     SegmentIn, TxFrame, TxSegment,
 };
 
@@ -87,6 +87,10 @@ pub struct Shard {
     polled: Side,
     /// The segment that was polled last.
     outgoing: Outgoing,
+    /// The connection that sent it, and when, if the next one may follow in a train: nothing but polling has happened since.
+    train: Option<(ConnId, Instant)>,
+    /// The headers that it was sent with.
+    image: HeaderImage,
     /// No new conversion is opened: the box is about to stop.
     pub(crate) draining: bool,
     /// Segments with an unfinished checksum, by port.
@@ -121,6 +125,8 @@ impl Shard {
             prepared: false,
             polled: Side::Server,
             outgoing: Outgoing::blank(),
+            train: None,
+            image: HeaderImage::default(),
             draining: false,
             checksum_partial: vec![0; config.ports.len()],
             icmp_budget: IcmpBudget::default(),
@@ -310,19 +316,33 @@ impl Shard {
             let stirred = conversion.stirred.contains(self.polled.into());
             let half = conversion.half_mut(self.polled);
             let out = &mut self.outgoing;
+            if let Some((id, at)) = self.train {
+                if at == now && half.poll_train(now, id, out, &mut self.conns, &mut self.res.env()) {
+                    let Resources { pool, counters, .. } = &mut self.res;
+                    match self.paths.get_mut(id) {
+                        Some(path) => {
+                            if let Some(frame) = path.emit_train(pool, counters, out, &self.image) {
+                                return Some(frame);
+                            }
+                        }
+                        None => give_up(pool, out),
+                    }
+                }
+                self.train = None;
+            }
             while stirred && let Some(id) = half.poll_transmit(now, out, &mut self.conns, &mut self.res.env()) {
                 let Resources { pool, counters, .. } = &mut self.res;
                 match self.paths.get_mut(id) {
                     Some(path) => {
+                        let is_new_data = out.payload.is_some() && !out.retransmit;
                         if let Some(frame) = path.emit(pool, counters, out) {
+                            if is_new_data && path.keep(pool, &frame, out, &mut self.image) {
+                                self.train = Some((id, now));
+                            }
                             return Some(frame);
                         }
                     }
-                    None => {
-                        if let Some(payload) = out.payload.take() {
-                            pool.release(payload.frame);
-                        }
-                    }
+                    None => give_up(pool, out),
                 }
             }
             // What one half is polled for gives the other nothing to send.
@@ -353,6 +373,14 @@ impl Shard {
     }
 }
 
+/// A segment that has no way to go.
+#[cold]
+fn give_up(pool: &mut FramePool, out: &mut Outgoing) {
+    if let Some(payload) = out.payload.take() {
+        pool.release(payload.frame);
+    }
+}
+
 impl Engine for Shard {
     fn on_frames(&mut self, now: Instant, batch: &mut Vec<RxFrame>) {
         for rx in batch.iter() {
@@ -360,6 +388,7 @@ impl Engine for Shard {
             self.res.pool.prefetch(&rx.frame, usize::from(rx.offset) + 64);
         }
         self.res.counters.add(Counter::RxFrames, batch.len() as u64);
+        self.train = None;
         let mut segment = SegmentIn::blank();
         for rx in batch.drain(..) {
             self.on_frame(now, rx, &mut segment);
@@ -367,6 +396,7 @@ impl Engine for Shard {
     }
 
     fn on_timer(&mut self, now: Instant) {
+        self.train = None;
         while let Some(timer) = self.timers.pop_due(now) {
             match timer {
                 Timer::Conversion(id) => self.on_conversion_timer(now, id),
@@ -379,6 +409,7 @@ impl Engine for Shard {
     }
 
     fn obey(&mut self, now: Instant, order: Order) {
+        self.train = None;
         match order {
             Order::RefuseOpenings => self.draining = true,
             Order::ResetAll => self.reset_all(),

@@ -81,6 +81,30 @@ impl Connection {
         None
     }
 
+    /// The next segment of a train, as [`mimbox_stack::tcp::Conn::poll_train`]: `out` is what subflow `id` sent last, with a
+    /// mapping, and nothing has happened since.
+    #[inline]
+    pub fn poll_train(
+        &mut self,
+        now: Instant,
+        id: ConnId,
+        out: &mut Outgoing,
+        conns: &mut ConnTable,
+        env: &mut Env<'_>,
+    ) -> bool {
+        let index = self.poll_at;
+        let goes_on = self.mode == Mode::Multipath
+            && !self.dirty
+            && out.mapped
+            && self.subflows.get(index).is_some_and(|subflow| subflow.id == id && subflow.phase == Phase::Open);
+        if !goes_on || !conns.get(id).is_some_and(|mut conn| conn.poll_train(now, out, env)) {
+            return false;
+        }
+        out.upper.clear();
+        self.decorate_data(index, out);
+        true
+    }
+
     /// Before anything is polled: announcements, data onto subflows, DATA_FIN, window updates, deadlines.
     fn prepare(&mut self, now: Instant, conns: &mut ConnTable, env: &mut Env<'_>) {
         self.say_withdrawals(now, conns, env);

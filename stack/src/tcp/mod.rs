@@ -26,6 +26,7 @@ mod rtt;
 mod send;
 mod table;
 mod timers;
+mod train;
 mod undo;
 mod window;
 

@@ -22,10 +22,10 @@ pub struct HeaderTemplate {
     /// Source and destination port as they stand in the header.
     ports: [u8; 4],
     /// Sum of addresses, protocol and ports: TCP's check without length, numbers, options and payload.
-    tcp_sum: u16,
+    pub(super) tcp_sum: u16,
     /// Sum of the IPv4 header without length, identification and ECN.
-    ip_sum: u16,
-    ip: IpTemplate,
+    pub(super) ip_sum: u16,
+    pub(super) ip: IpTemplate,
 }
 
 const _: () = assert!(size_of::<HeaderTemplate>() <= 96);
@@ -173,7 +173,7 @@ impl HeaderTemplate {
 
 /// The frame to send and where the payload starts in it, with `headers` free bytes before.
 #[inline]
-fn place_before(
+pub(super) fn place_before(
     pool: &mut FramePool,
     payload: PayloadOut,
     headers: usize,

@@ -16,12 +16,14 @@ mod emit;
 mod expected;
 mod forward;
 mod icmp;
+mod image;
 mod parse;
 
 pub use emit::{HeaderTemplate, emit_tcp, emit_tcp_from};
 pub use expected::parse_expected;
 pub use forward::{Hop, decrement_ttl, lower_mss, set_link};
 pub use icmp::{IcmpError, IcmpOut, Quotation, emit_icmp_error, may_answer_with_icmp, parse_icmp_error, quote};
+pub use image::HeaderImage;
 pub use parse::parse;
 
 /// IP protocol and next-header numbers.

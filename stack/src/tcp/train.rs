@@ -1,0 +1,56 @@
+//! Packet trains: segments of one connection that differ from the one before in their numbers and payload only.
+//!
+//! What the segment before has made sure of holds for the next as well, so each costs what is its own and no more. The verbs
+//! here do what [`Conn::poll_transmit_into`] does with such a segment; for any other they leave everything as it is and say
+//! so.
+
+use super::conn::{Conn, ConnFlags};
+use crate::env::Env;
+use crate::segment::TxFlags;
+use crate::time::Instant;
+use crate::wire::{Outgoing, PayloadOut, TcpFlags};
+
+/// With one of these what is sent next is not simply new data.
+const TURNS: ConnFlags = ConnFlags::RESET_QUEUED
+    .union(ConnFlags::HELD)
+    .union(ConnFlags::SYN_QUEUED)
+    .union(ConnFlags::TAIL_PROBE)
+    .union(ConnFlags::RECOVERY)
+    .union(ConnFlags::LOSS)
+    .union(ConnFlags::PACED)
+    .union(ConnFlags::MODEL)
+    .union(ConnFlags::CWR_DUE)
+    .union(ConnFlags::ECHO_MARK)
+    .union(ConnFlags::ACK_NOW);
+
+impl Conn<'_> {
+    /// The next segment of a train. `out` still is what this connection sent last, at the same time and as new data, but
+    /// for its payload, which was taken; nothing else has happened to the connection since. False when the next segment is
+    /// another kind, or there is none: [`Conn::poll_transmit_into`] tells, and `out` is as it was.
+    #[inline]
+    pub fn poll_train(&mut self, now: Instant, out: &mut Outgoing, env: &mut Env<'_>) -> bool {
+        if self.hot.flags.intersects(TURNS) || self.cold.ring.lost > 0 || out.flags.contains(TcpFlags::CWR) {
+            return false;
+        }
+        let in_flight = self.in_flight_bytes();
+        let Some(segment) = self.cold.ring.get(self.cold.ring.sent_len()) else { return false };
+        let (seq, len) = (segment.seq, segment.len);
+        let fits = len <= self.hot.smss
+            && in_flight > 0
+            && in_flight + u32::from(len) <= self.hot.cwnd
+            && self.fit_peer_window(seq, len, in_flight) == len
+            && segment.flags.contains(TxFlags::MAPPED) == out.mapped;
+        if !fits {
+            return false;
+        }
+        let end = segment.end();
+        out.payload =
+            Some(PayloadOut { frame: env.pool.share(&segment.frame), offset: segment.offset, len, sum: segment.sum });
+        out.seq = seq;
+        out.dsn = segment.dsn;
+        out.flags.set(TcpFlags::PSH, end == self.hot.snd_end);
+        self.cold.ring.mark_sent(now, in_flight);
+        self.hot.snd_nxt = self.hot.snd_nxt.max(end);
+        true
+    }
+}
