@@ -169,6 +169,13 @@ impl Conversion {
         self.server_window.carry();
     }
 
+    /// Payload has gone across from `side`.
+    #[inline]
+    pub(crate) fn carried(&mut self, side: Side) {
+        self.stirred = Sides::all();
+        self.window_mut(side).carry();
+    }
+
     /// True while there is nothing about the conversion that ends, and nothing to be heard of its halves.
     #[inline]
     pub(crate) fn goes_on(&self) -> bool {

@@ -69,6 +69,12 @@ impl Flows {
         }
     }
 
+    /// True while `member` is what was found last, and nothing has been bound or unbound since.
+    #[inline]
+    pub(crate) fn still_has(&self, member: &Member) -> bool {
+        self.last.as_ref().is_some_and(|(_, last)| last == member)
+    }
+
     /// Says what a 4-tuple belongs to from now on.
     pub(crate) fn bind(&mut self, flow: FlowKey, entry: FlowEntry) {
         self.last = None;

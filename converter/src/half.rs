@@ -4,7 +4,7 @@ use arrayvec::ArrayVec;
 use bitflags::bitflags;
 use mimbox_mptcp::{Connection, Event, HalfOutcome, MAX_SUBFLOWS};
 use mimbox_stack::tcp::{Conn, ConnTable, Outcome};
-use mimbox_stack::{ConnId, Duration, Env, FrameId, Instant, Outgoing, RxQueue, SegmentIn, TxSegment};
+use mimbox_stack::{ConnId, Duration, Env, FrameId, Instant, Outgoing, RxQueue, RxSegment, SegmentIn, TxSegment};
 
 bitflags! {
     /// What a verb of a half brought about.
@@ -108,6 +108,31 @@ impl Half {
                 }
             },
             Self::Mptcp(mptcp) => mptcp.on_segment(now, id, segment, frame, conns, out, env).into(),
+        }
+    }
+
+    /// Takes the payload of a data segment of connection `id` that follows another in a train.
+    ///
+    /// # Errors
+    /// The frame, and nothing is changed, when [`Half::on_segment`] has to look at the segment.
+    #[inline]
+    pub(crate) fn on_train(
+        &mut self,
+        now: Instant,
+        id: ConnId,
+        segment: &SegmentIn,
+        frame: FrameId,
+        conns: &mut ConnTable,
+    ) -> Result<RxSegment, FrameId> {
+        match self {
+            Self::Tcp(_) => match conns.get(id) {
+                Some(mut conn) if conn.takes_train(segment) => {
+                    conn.take_train(now, segment);
+                    Ok(RxSegment::of(segment, frame))
+                }
+                _ => Err(frame),
+            },
+            Self::Mptcp(mptcp) => mptcp.on_train(now, id, segment, frame, conns),
         }
     }
 

@@ -25,6 +25,7 @@ mod settings;
 mod splice;
 #[cfg(test)]
 mod testing;
+mod train;
 mod window;
 
 pub use shard::Shard;

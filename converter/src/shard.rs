@@ -12,15 +12,15 @@ use mimbox_dataplane::{Engine, Order};
 use mimbox_stack::flow::HashKey;
 use mimbox_stack::tcp::ConnTable;
 use mimbox_stack::timer::TimerWheel;
-use mimbox_stack::wire::{self, HeaderImage, IpInfo, LinkHeader, Parsed, Verify};
+use mimbox_stack::wire::{self, Following, HeaderImage, IpInfo, LinkHeader, Parsed, Verify};
 use mimbox_stack::{
-    ConnId, Counter, Counters, Env, FlowKey, FramePool, Instant, Outgoing, RingPool, Rng, RxFrame, RxQueue, RxSegment,
-    SegmentIn, TxFrame, TxSegment,
+    ConnId, Counter, Counters, Env, FlowKey, FrameId, FramePool, Instant, Outgoing, PortId, RingPool, Rng, RxFrame,
+    RxQueue, RxSegment, SegmentIn, TxFrame, TxSegment,
 };
 
 use crate::closing::time_wait::TimeWaitTable;
 use crate::config::Config;
-use crate::conversion::{ConversionId, ConversionTable, Side, Sides};
+use crate::conversion::{ConversionId, ConversionTable, Side};
 use crate::events::{ConversionEnd, EventRing};
 use crate::flows::{FlowEntry, Flows, Member};
 use crate::half::{Half, HalfEvents};
@@ -30,6 +30,7 @@ use crate::links::LinkTable;
 use crate::opening::table::{OpeningId, OpeningTable};
 use crate::path::PathTable;
 use crate::settings::Settings;
+use crate::train::Train;
 use crate::{splice, window};
 
 /// What an entry of the timing wheel names.
@@ -143,20 +144,101 @@ impl Shard {
         }
     }
 
-    /// The short way of a packet with the usual layout that belongs to a connection; `segment` is a place to parse it to.
-    fn on_frame(&mut self, now: Instant, rx: RxFrame, segment: &mut SegmentIn) {
-        self.res.counters.add(Counter::RxBytes, u64::from(rx.len));
+    /// The short way of a packet with the usual layout that belongs to a connection, and the shorter one of a packet that
+    /// follows another of its connection.
+    fn on_frame(&mut self, now: Instant, rx: RxFrame, train: &mut Train) {
         let start = usize::from(rx.offset);
-        let bytes = self.res.pool.bytes(&rx.frame).get(start..start + usize::from(rx.len));
+        let whole = self.res.pool.bytes(&rx.frame).get(start..).unwrap_or_default();
+        let bytes = whole.get(..usize::from(rx.len));
+        if let Some(next) = bytes.and_then(|bytes| train.follow(&rx, bytes))
+            && let Some(member) = train.member.filter(|member| self.flows.still_has(member))
+        {
+            return self.on_following(now, rx, train, member, next);
+        }
+        self.look_at_held(now, train);
+        train.member = None;
+        let whole = self.res.pool.bytes(&rx.frame).get(start..).unwrap_or_default();
+        let bytes = whole.get(..usize::from(rx.len));
         let mut looked_up = None;
         let known = |flow: &FlowKey| {
             let found = self.flows.find_connection(flow);
             found.map_err(|other| looked_up = Some(other)).ok()
         };
-        match bytes.and_then(|bytes| wire::parse_expected(bytes, rx.offset, segment, known)) {
-            Some((link, found)) => self.on_connection(now, rx, &link, segment, found),
+        match bytes.and_then(|bytes| wire::parse_expected(bytes, rx.offset, &mut train.segment, known)) {
+            Some((link, found)) => {
+                train.begin(rx.port, link, whole, found);
+                self.on_parsed(now, rx, train, found);
+            }
             None => self.on_any_frame(now, rx, looked_up),
         }
+    }
+
+    /// A packet of a train.
+    #[inline]
+    fn on_following(&mut self, now: Instant, rx: RxFrame, train: &mut Train, member: Member, next: Following) {
+        if train.held {
+            if train.is_outdone_by(&next) {
+                self.count_segment(0);
+                self.res.counters.inc(Counter::TcpAcksOutdone);
+                next.put_in(&mut train.segment);
+                return self.res.pool.release(rx.frame);
+            }
+            self.look_at_held(now, train);
+        }
+        let repeats = train.taken && next.payload_len > 0 && next.repeats(&train.segment);
+        next.put_in(&mut train.segment);
+        if !repeats {
+            return self.on_parsed(now, rx, train, member);
+        }
+        let (id, conversion, side) = member;
+        let Some(state) = self.conversions.get_mut(conversion) else {
+            return self.drop_frame(rx, Counter::DropNoConnection);
+        };
+        let RxFrame { port, frame, .. } = rx;
+        match state.half_mut(side).on_train(now, id, &train.segment, frame, &mut self.conns) {
+            Ok(payload) => {
+                let mut env = self.res.env();
+                state.half_mut(side.other()).push(TxSegment::from_rx(payload), &mut self.conns, &mut env);
+                state.carried(side);
+                if !state.ready {
+                    state.ready = true;
+                    self.ready.push_back(conversion);
+                }
+                self.count_segment(train.segment.payload_len);
+            }
+            Err(frame) => train.taken = self.on_connection(now, port, Some(frame), &train.link, &train.segment, member),
+        }
+    }
+
+    /// The train's segment belongs to connection `member`, and its packet is `rx`.
+    #[inline]
+    fn on_parsed(&mut self, now: Instant, rx: RxFrame, train: &mut Train, member: Member) {
+        if train.segment.payload_len == 0 {
+            self.res.pool.release(rx.frame);
+            if train.member.is_some() && train.is_bare_ack() {
+                train.held = true;
+                return;
+            }
+            train.taken = self.on_connection(now, rx.port, None, &train.link, &train.segment, member);
+        } else {
+            train.taken = self.on_connection(now, rx.port, Some(rx.frame), &train.link, &train.segment, member);
+        }
+    }
+
+    /// The acknowledgment that was held back is the last one of its train.
+    #[inline]
+    fn look_at_held(&mut self, now: Instant, train: &mut Train) {
+        if std::mem::take(&mut train.held)
+            && let Some(member) = train.member
+        {
+            train.taken = self.on_connection(now, train.port, None, &train.link, &train.segment, member);
+        }
+    }
+
+    #[inline]
+    fn count_segment(&mut self, payload_len: u16) {
+        self.res.counters.inc(Counter::TcpSegmentsIn);
+        self.res.counters.add(Counter::TcpBytesIn, u64::from(payload_len));
     }
 
     /// The way of any other packet. `looked_up` is what its 4-tuple belongs to, if that is known already.
@@ -195,7 +277,13 @@ impl Shard {
     fn on_tcp(&mut self, now: Instant, rx: RxFrame, info: &IpInfo, segment: &SegmentIn, entry: Option<FlowEntry>) {
         match entry {
             Some(FlowEntry::Connection { id, conversion, side }) => {
-                self.on_connection(now, rx, &info.link, segment, (id, conversion, side));
+                let frame = if segment.payload_len > 0 {
+                    Some(rx.frame)
+                } else {
+                    self.res.pool.release(rx.frame);
+                    None
+                };
+                self.on_connection(now, rx.port, frame, &info.link, segment, (id, conversion, side));
             }
             Some(FlowEntry::Opening(id, Side::Client)) => self.on_client_again(now, rx, info, segment, id),
             Some(FlowEntry::Opening(id, Side::Server)) => self.on_server_answer(now, rx, info, segment, id),
@@ -204,26 +292,26 @@ impl Shard {
         }
     }
 
+    /// A segment of a connection, with its frame when it has payload. True when it was accepted, and brought about nothing
+    /// but what data and acknowledgments do.
     fn on_connection(
         &mut self,
         now: Instant,
-        rx: RxFrame,
+        port: PortId,
+        frame: Option<FrameId>,
         link: &LinkHeader,
         segment: &SegmentIn,
         (id, conversion, side): Member,
-    ) {
+    ) -> bool {
         let Some(state) = self.conversions.get_mut(conversion) else {
-            return self.drop_frame(rx, Counter::DropNoConnection);
+            self.res.counters.inc(Counter::DropNoConnection);
+            if let Some(frame) = frame {
+                self.res.pool.release(frame);
+            }
+            return false;
         };
         self.res.counters.inc(Counter::TcpSegmentsIn);
         self.res.counters.add(Counter::TcpBytesIn, u64::from(segment.payload_len));
-        let port = rx.port;
-        let frame = if segment.payload_len > 0 {
-            Some(rx.frame)
-        } else {
-            self.res.pool.release(rx.frame);
-            None
-        };
         let mut env = self.res.env();
         let half = state.half_mut(side);
         let events = half.on_segment(now, id, segment, frame, &mut self.conns, &mut self.scratch, &mut env);
@@ -238,17 +326,18 @@ impl Shard {
         state.stirred |= side.into();
         if !self.scratch.is_empty() {
             splice::forward(&mut self.scratch, state.half_mut(side.other()), &mut self.conns, &mut env);
-            state.stirred = Sides::all();
-            state.window_mut(side).carry();
+            state.carried(side);
         }
         if !state.ready {
             state.ready = true;
             self.ready.push_back(conversion);
         }
         // Data and acknowledgments have nothing else to be carried across.
-        if events.intersects(!(HalfEvents::DATA | HalfEvents::ACCEPTED)) || state.half(side).has_event() {
+        let usual = !events.intersects(!(HalfEvents::DATA | HalfEvents::ACCEPTED)) && !state.half(side).has_event();
+        if !usual {
             self.advance(now, conversion, side, events);
         }
+        usual && events.contains(HalfEvents::ACCEPTED)
     }
 
     /// Puts the conversion on the list of those that may have something to send, on either side.
@@ -389,10 +478,12 @@ impl Engine for Shard {
         }
         self.res.counters.add(Counter::RxFrames, batch.len() as u64);
         self.train = None;
-        let mut segment = SegmentIn::blank();
+        self.res.counters.add(Counter::RxBytes, batch.iter().map(|rx| u64::from(rx.len)).sum());
+        let mut train = Train::none();
         for rx in batch.drain(..) {
-            self.on_frame(now, rx, &mut segment);
+            self.on_frame(now, rx, &mut train);
         }
+        self.look_at_held(now, &mut train);
     }
 
     fn on_timer(&mut self, now: Instant) {

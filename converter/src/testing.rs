@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use mimbox_dataplane::Engine as _;
 use mimbox_mptcp::{ConnectParams, Connection, Event, MptcpConfig, Version};
 use mimbox_stack::mem::Region;
-use mimbox_stack::tcp::{ConnSetup, ConnTable, Offer, Opening, TcpConfig};
+use mimbox_stack::options::Timestamps;
+use mimbox_stack::tcp::{ConnSetup, ConnTable, Offer, Opening, TcpConfig, TsOffer};
 use mimbox_stack::wire::{LinkHeader, MacAddr, Parsed, Verify, parse};
 use mimbox_stack::{
     ConnId, Counters, Duration, Env, FlowKey, FrameId, FramePool, Instant, Outgoing, PoolConfig, PortId, RingPool, Rng,
@@ -52,12 +53,26 @@ pub(crate) struct World {
     cut: Vec<PortId>,
     /// Payload that reached the server, and its connection's next number.
     pub(crate) server_read: u64,
+    /// Segments of data that reached the server; it acknowledges each.
+    pub(crate) server_acks: u64,
+    /// What reaches the box in one millisecond comes in one batch, and everybody has timestamps.
+    batches: bool,
+    batch: Vec<RxFrame>,
     next_port: u16,
 }
 
 impl World {
     /// A box that tells its clients of its second address, with one connection that both ends know to be MPTCP.
     pub(crate) fn new() -> Self {
+        Self::begin(false)
+    }
+
+    /// The same, with timestamps, and what reaches the box in one millisecond in one batch.
+    pub(crate) fn in_batches() -> Self {
+        Self::begin(true)
+    }
+
+    fn begin(batches: bool) -> Self {
         let mut text = String::new();
         for (port, name) in ["wan0", "wan1", "core0"].into_iter().enumerate() {
             let address = if port == 2 { "198.51.100.1".to_owned() } else { own(port as u8).to_string() };
@@ -82,7 +97,7 @@ impl World {
         };
         let mut conns = ConnTable::with_capacity(16);
         let flow = FlowKey { local: client(0), remote: own(0), local_port: 40_000, remote_port: 80 };
-        let conn = conns.insert(now, setup(flow, 100), &mut env).expect("room");
+        let conn = conns.insert(now, setup(flow, 100, batches), &mut env).expect("room");
         let params = ConnectParams {
             local_key: 77,
             conn,
@@ -108,6 +123,9 @@ impl World {
             events: Vec::new(),
             cut: Vec::new(),
             server_read: 0,
+            server_acks: 0,
+            batches,
+            batch: Vec::new(),
             next_port: 41_000,
         };
         world.run(Duration::from_millis(10));
@@ -126,9 +144,9 @@ impl World {
     pub(crate) fn join(&mut self, port: u8, remote: IpAddr) {
         self.next_port += 1;
         let flow = FlowKey { local: client(port), remote, local_port: self.next_port, remote_port: 80 };
-        let now = self.now;
+        let (now, batches) = (self.now, self.batches);
         let (connection, conns, mut env) = self.env();
-        let id = conns.insert(now, setup(flow, 5_000), &mut env).expect("room");
+        let id = conns.insert(now, setup(flow, 5_000, batches), &mut env).expect("room");
         connection.open_subflow(now, id, port + 10, conns, &mut env).expect("the connection takes it");
         self.flows.push((id, flow, PortId(port)));
         self.run(Duration::from_millis(10));
@@ -178,6 +196,8 @@ impl World {
         let end = self.now + time;
         while self.now < end {
             self.client_turn();
+            let mut batch = std::mem::take(&mut self.batch);
+            self.shard.on_frames(self.now, &mut batch);
             self.box_turn();
             self.now += Duration::from_millis(1);
             self.shard.on_timer(self.now);
@@ -231,8 +251,12 @@ impl World {
             return;
         }
         let frame = copy_in(self.shard.pool(), packet);
-        self.shard.on_frames(self.now, &mut vec![RxFrame { port, frame, offset: 256, len: packet.len() as u16 }]);
-        self.box_turn();
+        self.batch.push(RxFrame { port, frame, offset: 256, len: packet.len() as u16 });
+        if !self.batches {
+            let mut batch = std::mem::take(&mut self.batch);
+            self.shard.on_frames(self.now, &mut batch);
+            self.box_turn();
+        }
     }
 
     fn box_turn(&mut self) {
@@ -271,10 +295,15 @@ impl World {
         if !syn && segment.payload_len == 0 {
             return;
         }
+        self.server_acks += u64::from(!syn);
         let flags = if syn { TcpFlags::SYN | TcpFlags::ACK } else { TcpFlags::ACK };
         let seq = SeqNum(if syn { 9_000 } else { 9_001 });
         let ack = segment.seq + (u32::from(syn) + u32::from(segment.payload_len));
         let mut out = Outgoing { window: 60_000, ..Outgoing::bare(seq, ack, flags) };
+        if self.batches {
+            let (value, echo) = (self.now.as_millis() as u32, segment.options.timestamps.map_or(0, |ts| ts.value));
+            out.timestamps = Some(Timestamps { value, echo });
+        }
         self.inject(CORE, &segment.flow, &mut out);
     }
 
@@ -298,8 +327,9 @@ fn copy_in(pool: &mut FramePool, packet: &[u8]) -> FrameId {
     frame
 }
 
-fn setup(flow: FlowKey, iss: u32) -> ConnSetup {
+fn setup(flow: FlowKey, iss: u32, timestamps: bool) -> ConnSetup {
     let config = TcpConfig { upper_reserve: MptcpConfig::UPPER_RESERVE, ..TcpConfig::default() };
-    let offer = Offer { timestamps: None, rcv_wnd: 60_000, ..Offer::default() };
+    let timestamps = timestamps.then_some(TsOffer { offset: 7 });
+    let offer = Offer { timestamps, rcv_wnd: 60_000, ..Offer::default() };
     ConnSetup { owner: 0, flow, opening: Opening::Connect { iss: SeqNum(iss), offer }, config }
 }

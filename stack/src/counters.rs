@@ -68,6 +68,7 @@ counters! {
     ForwardedFlows = "forwarded_flows": "connections left alone because both ends speak MPTCP",
 
     TcpSegmentsIn = "tcp_segments_in": "valid TCP segments received for the box's connections",
+    TcpAcksOutdone = "tcp_acks_outdone": "acknowledgments passed over because the next in the same batch said more",
     TcpSegmentsOut = "tcp_segments_out": "TCP segments sent, retransmissions included",
     TcpBytesIn = "tcp_bytes_in": "TCP payload bytes accepted",
     TcpBytesOut = "tcp_bytes_out": "TCP payload bytes sent, retransmissions included",

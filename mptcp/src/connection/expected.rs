@@ -1,8 +1,8 @@
 //! The short way of the segment that an open connection expects: one DSS, its mapping for the payload beside it, and the
 //! payload next in order. It does what `take_accepted` does with such a segment, and nothing that this one has no need of.
 
-use mimbox_stack::tcp::{Conn, ConnTable, Outcome, State};
-use mimbox_stack::{Env, RxQueue, RxSegment, SegmentIn};
+use mimbox_stack::tcp::{Conn, ConnId, ConnTable, Outcome, State};
+use mimbox_stack::{Env, FrameId, Instant, RxQueue, RxSegment, SegmentIn};
 
 use super::{Connection, DataFin, Mode};
 use crate::dsn::Width;
@@ -71,16 +71,59 @@ impl Connection {
             self.on_data_ack(ack.expand(self.snd.una), window, false, env);
         }
         if let (Some(mapping), Some(segment)) = (&dss.mapping, out.back()) {
-            if mapping.dsn.width() == Width::Long {
-                // RFC 8684 §3.3.2, as for every mapping.
-                self.rcv.width = Width::Long;
-            }
-            let subflow = &mut self.subflows[index];
-            subflow.bytes_received += u64::from(segment.len);
-            self.last_rx = Some(subflow.id);
-            self.pass_by(segment.len);
+            self.note_placed(index, mapping, segment.len);
         }
         true
+    }
+
+    /// Takes the payload of a data segment of subflow `id` that follows another in a train: the one before it was accepted
+    /// at the same time, and had the same acknowledgment number, window and timestamps.
+    ///
+    /// # Errors
+    /// The frame, and nothing is changed, when the segment is not what this one expects: [`Connection::on_segment`] has to
+    /// look at it.
+    #[inline]
+    pub fn on_train(
+        &mut self,
+        now: Instant,
+        id: ConnId,
+        segment: &SegmentIn,
+        frame: FrameId,
+        conns: &mut ConnTable,
+    ) -> Result<RxSegment, FrameId> {
+        let (Some(index), Some(mut conn)) = (self.index_of(id), conns.get(id)) else { return Err(frame) };
+        let taken = Outcome::ACCEPTED | Outcome::DATA;
+        let Some(dss) = self.expects(index, segment, taken, &conn).filter(|_| conn.takes_train(segment)) else {
+            return Err(frame);
+        };
+        let (Some(ack), Some(mapping)) = (dss.data_ack, &dss.mapping) else { return Err(frame) };
+        // Of the data level's windows there is nothing to learn either.
+        let ack = ack.expand(self.snd.una);
+        if ack.after(self.snd.una) || (ack + u64::from(conn.peer_window())).after(self.snd.edge) {
+            return Err(frame);
+        }
+        let mut payload = RxSegment::of(segment, frame);
+        if !self.place_next(index, mapping, &mut payload) {
+            return Err(payload.frame);
+        }
+        conn.take_train(now, segment);
+        self.note_placed(index, mapping, payload.len);
+        self.dirty = true;
+        self.outcome = HalfOutcome::empty();
+        Ok(payload)
+    }
+
+    /// A segment's payload has got its place.
+    #[inline]
+    fn note_placed(&mut self, index: usize, mapping: &DssMapping, len: u16) {
+        if mapping.dsn.width() == Width::Long {
+            // RFC 8684 §3.3.2, as for every mapping.
+            self.rcv.width = Width::Long;
+        }
+        let subflow = &mut self.subflows[index];
+        subflow.bytes_received += u64::from(len);
+        self.last_rx = Some(subflow.id);
+        self.pass_by(len);
     }
 
     /// Gives payload that is next on its subflow its place in the data sequence space, if it is next there as well.

@@ -174,7 +174,7 @@ const TIMESTAMPS: usize = 12;
 
 /// Unfolded sum of 32-bit words in the machine's own byte order.
 #[inline]
-fn native_words<const N: usize>(bytes: &[u8; N]) -> u64 {
+pub(super) fn native_words<const N: usize>(bytes: &[u8; N]) -> u64 {
     const { assert!(N.is_multiple_of(4)) };
     let (words, _) = bytes.as_chunks::<4>();
     words.iter().map(|&word| u64::from(u32::from_ne_bytes(word))).sum()

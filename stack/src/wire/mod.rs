@@ -18,6 +18,7 @@ mod forward;
 mod icmp;
 mod image;
 mod parse;
+mod train;
 
 pub use emit::{HeaderTemplate, emit_tcp, emit_tcp_from};
 pub use expected::parse_expected;
@@ -25,6 +26,7 @@ pub use forward::{Hop, decrement_ttl, lower_mss, set_link};
 pub use icmp::{IcmpError, IcmpOut, Quotation, emit_icmp_error, may_answer_with_icmp, parse_icmp_error, quote};
 pub use image::HeaderImage;
 pub use parse::parse;
+pub use train::{Following, TrainHead};
 
 /// IP protocol and next-header numbers.
 pub mod protocol {

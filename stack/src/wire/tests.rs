@@ -13,6 +13,7 @@ use crate::options::SackBlock;
 mod expected;
 mod forwarding;
 mod icmp_errors;
+mod trains;
 
 pub(super) fn pool() -> FramePool {
     FramePool::new(Region::map(16, 2048).unwrap(), PoolConfig { rx_reserve: 2 })

@@ -101,7 +101,7 @@ proptest! {
 }
 
 /// Gives an untagged packet the checksums that its bytes should have, so that what was damaged gets past them.
-fn mend(packet: &mut [u8]) {
+pub(super) fn mend(packet: &mut [u8]) {
     let v4 = packet.get(12..14) == Some(&[8, 0]);
     let ip = if v4 { IPV4 } else { IPV6 };
     let Some((head, l4)) = packet.split_at_mut_checked(14 + ip) else { return };
