@@ -16,6 +16,9 @@ use crate::time::Instant;
 /// What two segments must have in common to become one.
 const STATE: TxFlags = TxFlags::SENT.union(TxFlags::SACKED).union(TxFlags::LOST).union(TxFlags::MAPPED);
 
+/// What the peer or loss detection had to say of a segment.
+const TOLD: TxFlags = TxFlags::SACKED.union(TxFlags::LOST).union(TxFlags::RETRANSMITTED);
+
 /// Segments from `snd_una` to the end of what is queued, in sequence order.
 #[derive(Debug, Default)]
 pub(super) struct SendRing {
@@ -286,8 +289,8 @@ impl SendRing {
     /// Frees everything before `ack`; a segment that `ack` cuts loses its head.
     pub(super) fn acknowledge(&mut self, ack: SeqNum, freed: &mut Freed, env: &mut Env<'_>) {
         let fack = self.fack;
-        let mut gone = 0;
-        while let Some(front) = self.ring.front_mut() {
+        let mut gone = self.acknowledge_plain(ack, freed, env);
+        while let Some(front) = self.ring.front() {
             if front.end().after(ack) || self.sent == 0 {
                 break;
             }
@@ -315,6 +318,41 @@ impl SendRing {
         if self.sent > 0 && self.ring.front().is_some_and(|front| front.seq.before(ack)) {
             self.trim_front(ack, freed, env);
         }
+    }
+
+    /// The first part of [`SendRing::acknowledge`]: segments from the front of which nothing is known but that they were sent
+    /// once, which are nearly all there are. How many it freed.
+    #[inline]
+    fn acknowledge_plain(&mut self, ack: SeqNum, freed: &mut Freed, env: &mut Env<'_>) -> u32 {
+        if self.rates.is_some() {
+            return 0;
+        }
+        let (before, mut last) = (self.sent, None);
+        while self.sent > 0
+            && let Some(front) = self.ring.front()
+        {
+            let end = front.end();
+            if end.after(ack) || front.flags.intersects(TOLD) {
+                break;
+            }
+            freed.bytes += u32::from(front.len);
+            freed.largest = freed.largest.max(front.len);
+            // The order of sending: the last is the latest, and the first the first to have arrived.
+            if last.is_none() {
+                freed.original.get_or_insert(end);
+                freed.reordered |= end.before(self.fack);
+            }
+            last = Some((front.sent_us, end));
+            self.sent -= 1;
+            if let Some(segment) = self.ring.pop_front(env.tx_rings) {
+                env.pool.release(segment.frame);
+            }
+        }
+        if let Some(newest) = last {
+            freed.sent_us = Some(newest.0);
+            freed.newest = Some(newest);
+        }
+        before - self.sent
     }
 
     /// The sum is left for the day when the rest is sent again: a peer that acknowledges byte by byte costs no more.
