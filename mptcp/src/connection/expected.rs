@@ -66,8 +66,7 @@ impl Connection {
         let subflow = &mut self.subflows[index];
         subflow.bare_acks = false;
         if let Some(ack) = dss.data_ack {
-            subflow.confirmed = true;
-            self.confirmed = true;
+            self.on_confirmed(index, conns);
             self.on_data_ack(ack.expand(self.snd.una), window, false, env);
         }
         if let (Some(mapping), Some(segment)) = (&dss.mapping, out.back()) {

@@ -299,8 +299,12 @@ impl Connection {
         let subflow = &mut self.subflows[index];
         subflow.phase = Phase::Open;
         let id = subflow.id;
-        // RFC 8684 §3.2: receipt of this packet must trigger an ACK: the fourth.
-        ask_ack(conns.get(id));
+        // RFC 8684 §3.2: receipt of this packet must trigger an ACK: the fourth. Until the peer shows that it has it,
+        // nothing may arrive that is not next in order: Linux takes that for data before the fourth ACK, and resets.
+        if let Some(mut conn) = conns.get(id) {
+            conn.keep_in_order(true);
+            conn.request_ack();
+        }
         self.on_subflow_open(id, env);
     }
 
@@ -351,6 +355,20 @@ impl Connection {
         if let Some(mut conn) = conns.get(subflow.id) {
             subflow.third_ack_due = now + conn.rto() * (1 << subflow.third_ack_tries);
             conn.request_ack();
+        }
+    }
+
+    /// A DATA_ACK has come on a subflow. Before the fourth ACK the peer of a join says none.
+    #[inline]
+    pub(super) fn on_confirmed(&mut self, index: usize, conns: &mut ConnTable) {
+        self.confirmed = true;
+        let subflow = &mut self.subflows[index];
+        if !std::mem::replace(&mut subflow.confirmed, true)
+            && let Some(mut conn) = conns.get(subflow.id)
+        {
+            conn.keep_in_order(false);
+            // It takes more than one segment now.
+            self.dirty = true;
         }
     }
 

@@ -56,8 +56,7 @@ impl Connection {
         env: &mut Env<'_>,
     ) {
         if let Some(ack) = dss.data_ack {
-            self.subflows[index].confirmed = true;
-            self.confirmed = true;
+            self.on_confirmed(index, conns);
             let window = conns.get(self.subflows[index].id).map_or(0, |conn| conn.peer_window());
             self.on_data_ack(ack.expand(self.snd.una), window, Self::is_syn(segment), env);
         }

@@ -74,6 +74,8 @@ bitflags! {
         const ECN_REDUCED = 1 << 22;
         /// Congestion control has a model of the path and wants delivery rates.
         const MODEL = 1 << 23;
+        /// The peer takes nothing out of order yet: one segment is in flight at most, and acknowledgments stand before it.
+        const IN_ORDER = 1 << 24;
     }
 }
 
@@ -415,6 +417,19 @@ impl Conn<'_> {
             self.hot.cwnd = self.cold.cc.on_penalty(self.hot.cwnd, u32::from(self.hot.smss));
         }
     }
+
+    /// Whether nothing may be sent that the peer would find out of order, should what was sent before it be lost: one
+    /// segment is in flight then, and an acknowledgment has the sequence number of the first byte that the peer has not
+    /// acknowledged.
+    pub fn keep_in_order(&mut self, keep: bool) {
+        let ends = !keep && self.hot.flags.contains(ConnFlags::IN_ORDER);
+        self.hot.flags.set(ConnFlags::IN_ORDER, keep);
+        if ends && !self.in_recovery() {
+            // RFC 5681 §3.1 of a lost SYN: what was lost one at a time does not say how much the path takes at once.
+            self.cold.cc.begin_anew();
+            self.cold.undo = None;
+        }
+    }
 }
 
 macro_rules! facts {
@@ -459,8 +474,13 @@ facts! {
     sending_mss(self) -> u16 = self.hot.snd_mss;
     /// Slow-start threshold in bytes.
     ssthresh(self) -> u32 = self.cold.cc.ssthresh;
-    /// Bytes that the congestion window leaves beyond what is in flight and queued.
-    cwnd_space(self) -> u32 = self.hot.cwnd.saturating_sub(self.in_flight_bytes()).saturating_sub(self.cold.ring.unsent);
+    /// Bytes that the congestion window leaves beyond what is in flight and queued; none while everything goes in order,
+    /// segment by segment ([`Conn::keep_in_order`]).
+    cwnd_space(self) -> u32 = if self.hot.flags.contains(ConnFlags::IN_ORDER) {
+        0
+    } else {
+        self.hot.cwnd.saturating_sub(self.in_flight_bytes()).saturating_sub(self.cold.ring.unsent)
+    };
     /// Smoothed RTT; zero before the first sample.
     srtt(self) -> Duration = self.cold.rtt.srtt();
     /// Round-trip time by what the peer sends, where it sends; else as [`Conn::srtt`]. For what a window must hold.

@@ -110,7 +110,7 @@ impl End {
         }
     }
 
-    fn push_pattern(&mut self, len: u16) {
+    pub(super) fn push_pattern(&mut self, len: u16) {
         let frame = self.pool.alloc().expect("a frame");
         let bytes = &mut self.pool.bytes_mut(&frame)[300..300 + usize::from(len)];
         for (at, byte) in bytes.iter_mut().enumerate() {

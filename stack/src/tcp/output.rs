@@ -59,7 +59,9 @@ impl Conn<'_> {
     fn next_ack(&mut self, now: Instant, out: &mut Outgoing) -> bool {
         let due = self.hot.flags.contains(ConnFlags::ACK_NOW);
         if due {
-            self.segment(now, self.hot.snd_nxt, TcpFlags::ACK, out);
+            let in_order = self.hot.flags.contains(ConnFlags::IN_ORDER);
+            let seq = if in_order { self.hot.snd_una } else { self.hot.snd_nxt };
+            self.segment(now, seq, TcpFlags::ACK, out);
         }
         due
     }
@@ -136,7 +138,8 @@ impl Conn<'_> {
         let Some(index) = self.cold.ring.next_lost() else { return false };
         let Some(segment) = self.cold.ring.get(index) else { return false };
         // RFC 6298 §5.4: with nothing in flight the earliest segment always goes.
-        if in_flight > 0 && in_flight + u32::from(segment.len.min(self.hot.smss)) > self.hot.cwnd {
+        let in_order = self.hot.flags.contains(ConnFlags::IN_ORDER);
+        if in_flight > 0 && (in_order || in_flight + u32::from(segment.len.min(self.hot.smss)) > self.hot.cwnd) {
             return false;
         }
         // RFC 9293 §3.8.6: of what a window no longer covers that was shrunk, only the first is sent again.
@@ -150,7 +153,8 @@ impl Conn<'_> {
     /// RFC 8985 §7.3: new data if the window takes it, else the last segment again.
     fn tail_probe(&mut self, now: Instant, out: &mut Outgoing, env: &mut Env<'_>) -> bool {
         self.hot.rto_at = Instant::MAX;
-        if self.cold.ring.unsent > 0 && self.send_new(now, 0, out, env) {
+        let in_order = self.hot.flags.contains(ConnFlags::IN_ORDER) && self.cold.ring.sent_len() > 0;
+        if self.cold.ring.unsent > 0 && !in_order && self.send_new(now, 0, out, env) {
             self.cold.probe = Some(Probe { end: self.hot.snd_nxt, retransmission: false, told: false });
             return true;
         }
@@ -187,7 +191,7 @@ impl Conn<'_> {
         }
         if in_flight == 0 {
             self.begin_flight(now);
-        } else if in_flight + u32::from(len) > self.hot.cwnd {
+        } else if in_flight + u32::from(len) > self.hot.cwnd || self.hot.flags.contains(ConnFlags::IN_ORDER) {
             self.hot.flags |= ConnFlags::CWND_LIMITED;
             return false;
         }
@@ -255,7 +259,8 @@ impl Conn<'_> {
         let flags = self.hot.flags;
         let again = flags.contains(ConnFlags::FIN_LOST);
         let first = flags.contains(ConnFlags::FIN_QUEUED) && !flags.contains(ConnFlags::FIN_SENT);
-        if !(first && self.cold.ring.unsent == 0 || again) {
+        let overtakes = flags.contains(ConnFlags::IN_ORDER) && !self.cold.ring.is_empty();
+        if !(first && self.cold.ring.unsent == 0 || again) || overtakes {
             return false;
         }
         self.hot.flags.remove(ConnFlags::FIN_LOST);

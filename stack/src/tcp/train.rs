@@ -22,6 +22,7 @@ const TURNS: ConnFlags = ConnFlags::RESET_QUEUED
     .union(ConnFlags::MODEL)
     .union(ConnFlags::CWR_DUE)
     .union(ConnFlags::ECHO_MARK)
+    .union(ConnFlags::IN_ORDER)
     .union(ConnFlags::ACK_NOW);
 
 impl Conn<'_> {

@@ -46,12 +46,13 @@ fn two_paths_are_faster_than_the_better_one_alone_under_every_algorithm() {
 fn the_subflows_grow_slower_together_than_alone() {
     // Behind one long pipe that never fills nothing is lost but once: what grows is congestion avoidance alone.
     let grown = |coupled| {
-        let mut lost = [false; 2];
+        // One of the first flight that is more than a single segment, on either path.
+        let mut sent = [0; 2];
         let mut pair = with(coupled, 5, vec![Path { ns_per_byte: 40, ..Path::clean(40) }; 2]);
         pair.meddler = Some(Box::new(move |path, from, segment, _| {
-            let strike = from == 1 && segment.payload_len > 0 && !lost[path];
-            lost[path] |= strike;
-            !strike
+            let data = from == 1 && segment.payload_len > 0;
+            sent[path] += u32::from(data);
+            !data || sent[path] != 3
         }));
         pair.hosts[0].closes = false;
         pair.hosts[0].space = 8 << 20;

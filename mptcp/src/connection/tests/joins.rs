@@ -38,6 +38,48 @@ fn a_lost_third_ack_is_repeated() {
     close(&mut pair);
 }
 
+/// The first `lost` segments of the server on the second path do not arrive, its SYN/ACK does. Nothing may arrive there that
+/// is not next in order until the client has shown, by a DSS, that it has the fourth ACK: Linux resets the subflow.
+fn nothing_overtakes_the_fourth_ack(seed: u64, sizes: [u64; 2], lost: u32) {
+    let mut pair = pair(seed, vec![rated(10), rated(10)]);
+    pair.trace = Some(Vec::new());
+    let mut left = lost;
+    pair.meddler = Some(Box::new(move |path, from, segment, _| {
+        let hit = path == 1 && from == 1 && !segment.flags.contains(TcpFlags::SYN) && left > 0;
+        left -= u32::from(hit);
+        !hit
+    }));
+    exchange(&mut pair, sizes, MINUTE);
+    let trace = pair.trace.take().unwrap();
+    let (mut first, mut dropped, mut data) = (None, 0, 0);
+    for (_, from, segment) in trace.iter().filter(|(path, ..)| *path == 1) {
+        match (*from, first) {
+            (0, Some(_)) if Signals::read(segment).dss.is_some() => break,
+            (1, None) => first = Some(segment.seq + 1),
+            (1, Some(_)) if dropped < lost => dropped += 1,
+            (1, Some(first)) => {
+                let overtakes = segment.seq != first;
+                assert!(!overtakes, "seed {seed}: {segment:?} overtakes what was lost");
+                data += u32::from(segment.payload_len > 0);
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(dropped, lost);
+    assert!(data > 0 || sizes[0] > 1_000, "seed {seed}: no data went there to prove it");
+    let sent = pair.hosts[1].connection().subflow_stats().nth(1).map_or(0, |stats| stats.bytes_sent);
+    assert!(sent > 50_000 || sizes[1] < 1_000_000, "seed {seed}: the second path carried {sent} bytes only");
+    close(&mut pair);
+}
+
+#[test]
+fn no_data_overtakes_a_fourth_ack_that_was_lost() {
+    for lost in 0..6 {
+        nothing_overtakes_the_fourth_ack(20 + u64::from(lost), [10, 3_000_000], lost);
+        nothing_overtakes_the_fourth_ack(30 + u64::from(lost), [3_000_000, 3_000_000], lost);
+    }
+}
+
 #[test]
 fn no_data_is_sent_before_the_fourth_ack() {
     let mut pair = pair(2, vec![rated(10), rated(1)]);

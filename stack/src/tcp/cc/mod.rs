@@ -93,6 +93,17 @@ impl Controller {
         Self { ssthresh: MAX_CWND, coupling: Coupling::default(), losses: 0, law, before }
     }
 
+    /// Forgets reductions: the window grows by slow start again. A model keeps what it knows.
+    pub(super) fn begin_anew(&mut self) {
+        self.ssthresh = MAX_CWND;
+        self.before = (MAX_CWND, Cubic::default());
+        match &mut self.law {
+            Law::NewReno(reno) | Law::Coupled(reno) => *reno = NewReno::default(),
+            Law::Cubic(cubic) => *cubic = Cubic::default(),
+            Law::Bbr(_) => {}
+        }
+    }
+
     /// The window after an acknowledgment that it may grow by.
     pub(super) fn on_ack(&mut self, cwnd: u32, event: &AckEvent) -> u32 {
         let grown = if cwnd < self.ssthresh {

@@ -5,6 +5,7 @@ mod closing;
 mod coalesce;
 mod congestion;
 mod ecn;
+mod in_order;
 mod pmtu;
 mod receive;
 mod recovery;
