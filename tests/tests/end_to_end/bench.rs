@@ -6,7 +6,8 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use mimbox_converter::metrics::Snapshot;
 use mimbox_tools::lab::{
-    BoxProcess, Configuration, Lab, LabOptions, Mode, Transfer, TransferReport, TransferServer, require_privileges,
+    BoxProcess, Configuration, Lab, LabOptions, Mode, Transfer, TransferReport, TransferServer, damage,
+    require_privileges,
 };
 
 /// Mebibytes.
@@ -61,11 +62,16 @@ impl Bench {
         Ok(report)
     }
 
-    /// Waits until the box holds nothing any more, and looks that it does not hold frames either.
+    /// Waits until the box holds nothing any more, and looks that it does not hold frames either. Nothing that the client's
+    /// kernel counts of MPTCP may tell of damage or fallback.
     pub(crate) fn settled(&self) -> Result<Snapshot> {
         let stats = self.middle.wait_until_idle(SETTLE)?;
         if stats.pool.in_use > 0 {
             bail!("the box holds no conversion but {} frames", stats.pool.in_use);
+        }
+        let damage = damage(self.lab.client())?;
+        if !damage.is_empty() {
+            bail!("{}", damage.join("\n"));
         }
         Ok(stats)
     }

@@ -15,7 +15,7 @@ use super::flow::{Flow, STEP, server_address};
 use super::tcp::median;
 use crate::lab::transfer::Direction;
 use crate::lab::transfer::socket::Kind;
-use crate::lab::{Mode, Path, ServerMptcp, catch_interrupts};
+use crate::lab::{Mode, Path, ServerMptcp, catch_interrupts, tells_of_damage};
 
 /// When a path is cut.
 const CUT: Duration = Duration::from_secs(8);
@@ -243,28 +243,12 @@ fn measure((part, direction, middle): Case, seed: u64, seconds: u64) -> Result<F
         gap_ms: cut.then(|| flow.longest_gap(CUT - Duration::from_millis(500)).as_millis() as u64),
         last_bps: flow.rate(time - Duration::from_secs(5.min(seconds)), time),
         retransmissions,
-        suspicious: mptcp.iter().filter(|(name, _)| is_suspicious(name)).map(|(k, v)| (k.clone(), *v)).collect(),
+        suspicious: mptcp.iter().filter(|(name, _)| tells_of_damage(name)).map(|(k, v)| (k.clone(), *v)).collect(),
         mptcp,
         congestion: flow.congestion,
         srtt_ms: srtt.iter().map(|srtt| srtt.as_secs_f64() * 1e3).collect(),
         void,
     })
-}
-
-/// Whether a counter of the client's kernel tells of data that was damaged, of MP_FAIL, or of a fallback.
-fn is_suspicious(name: &str) -> bool {
-    const SIGNS: [&str; 9] = [
-        "Fallback",
-        "DSSCorruption",
-        "MPFail",
-        "InfiniteMap",
-        "DataCsumErr",
-        "DSSNotMatching",
-        "DSSNoMatchTCP",
-        "HMacFailure",
-        "Blackhole",
-    ];
-    SIGNS.iter().any(|sign| name.contains(sign))
 }
 
 fn tell(figure: &Figure) {

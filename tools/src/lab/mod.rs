@@ -40,7 +40,7 @@ pub use dst_opt::{DstOpt, DstOptSettings};
 pub use interrupt::{catch_interrupts, interrupted};
 pub use leftovers::remove_leftovers;
 pub use namespace::{InterfaceCounters, Namespace};
-pub use observe::{OptionCounts, ServerWatch};
+pub use observe::{OptionCounts, ServerWatch, damage, tells_of_damage};
 pub use plan::{BOX_PORTS, Family, Path, Plan};
 pub use process::{Process, require_privileges};
 pub use runner::{RunningTransfer, Transfer, TransferReport, TransferServer, lab_binary};

@@ -1,9 +1,31 @@
-//! What the server's kernel gets to see.
+//! What the kernels at both ends get to see.
 
 use anyhow::{Context, Result, anyhow};
 use serde_json::Value;
 
 use super::namespace::Namespace;
+
+/// Whether a counter of a kernel's MPTCP tells of data that was damaged, of MP_FAIL, or of a fallback.
+pub fn tells_of_damage(name: &str) -> bool {
+    const SIGNS: [&str; 9] = [
+        "Fallback",
+        "DSSCorruption",
+        "MPFail",
+        "InfiniteMap",
+        "DataCsumErr",
+        "DSSNotMatching",
+        "DSSNoMatchTCP",
+        "HMacFailure",
+        "Blackhole",
+    ];
+    name.starts_with("MPTcpExt") && SIGNS.iter().any(|sign| name.contains(sign))
+}
+
+/// The counters of a namespace's MPTCP that moved since it was made and tell of damage, one line each.
+pub fn damage(namespace: &Namespace) -> Result<Vec<String>> {
+    let told = namespace.protocol_counters()?.into_iter().filter(|(name, value)| *value > 0 && tells_of_damage(name));
+    Ok(told.map(|(name, value)| format!("the kernel of {} counts {value} {name}", namespace.name())).collect())
+}
 
 /// Counts TCP packets that arrive in a namespace, and those with an option that should not be there.
 #[derive(Debug)]
