@@ -11,5 +11,6 @@ mod opening;
 mod paths;
 mod ports;
 mod recording;
+mod stress;
 mod transfers;
 mod wire;

@@ -17,6 +17,7 @@ mod mptcp;
 mod stress;
 mod tcp;
 
+pub use stress::{StressArgs, Stressed, stress};
 pub(crate) use tcp::median;
 
 use std::process::ExitCode;
