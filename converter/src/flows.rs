@@ -35,12 +35,14 @@ pub(crate) struct Flows {
     /// The connection that was found last: packets come in runs, and its next one need not be looked up. Forgotten whenever
     /// the table changes.
     last: Option<(FlowKey, Member)>,
+    /// How often the table has changed.
+    changes: u64,
 }
 
 impl Flows {
     /// A table with room for `flows` of them.
     pub(crate) fn with_capacity(key: HashKey, flows: usize) -> Self {
-        Self { table: FlowTable::with_capacity(key, flows), last: None }
+        Self { table: FlowTable::with_capacity(key, flows), last: None, changes: 0 }
     }
 
     /// What a 4-tuple belongs to.
@@ -69,21 +71,23 @@ impl Flows {
         }
     }
 
-    /// True while `member` is what was found last, and nothing has been bound or unbound since.
+    /// How often anything has been bound or unbound: while it is the same, what was found is still so.
     #[inline]
-    pub(crate) fn still_has(&self, member: &Member) -> bool {
-        self.last.as_ref().is_some_and(|(_, last)| last == member)
+    pub(crate) const fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// Says what a 4-tuple belongs to from now on.
     pub(crate) fn bind(&mut self, flow: FlowKey, entry: FlowEntry) {
         self.last = None;
+        self.changes += 1;
         self.table.insert(self.table.hash(&flow), flow, entry);
     }
 
     /// Forgets a 4-tuple.
     pub(crate) fn unbind(&mut self, flow: &FlowKey) {
         self.last = None;
+        self.changes += 1;
         self.table.remove(self.table.hash(flow), flow);
     }
 }

@@ -30,7 +30,7 @@ use crate::links::LinkTable;
 use crate::opening::table::{OpeningId, OpeningTable};
 use crate::path::PathTable;
 use crate::settings::Settings;
-use crate::train::Train;
+use crate::train::{Train, Trains};
 use crate::{splice, window};
 
 /// What an entry of the timing wheel names.
@@ -86,6 +86,8 @@ pub struct Shard {
     prepared: bool,
     /// Its half that is being polled.
     polled: Side,
+    /// The packets that came last, while a batch is taken; kept for its place between batches.
+    trains: Option<Box<Trains>>,
     /// The segment that was polled last.
     outgoing: Outgoing,
     /// The connection that sent it, and when, if the next one may follow in a train: nothing but polling has happened since.
@@ -125,6 +127,7 @@ impl Shard {
             ready: VecDeque::new(),
             prepared: false,
             polled: Side::Server,
+            trains: None,
             outgoing: Outgoing::blank(),
             train: None,
             image: HeaderImage::default(),
@@ -146,17 +149,28 @@ impl Shard {
 
     /// The short way of a packet with the usual layout that belongs to a connection, and the shorter one of a packet that
     /// follows another of its connection.
-    fn on_frame(&mut self, now: Instant, rx: RxFrame, train: &mut Train) {
+    fn on_frame(&mut self, now: Instant, rx: RxFrame, trains: &mut Trains) {
         let start = usize::from(rx.offset);
         let whole = self.res.pool.bytes(&rx.frame).get(start..).unwrap_or_default();
-        let bytes = whole.get(..usize::from(rx.len));
-        if let Some(next) = bytes.and_then(|bytes| train.follow(&rx, bytes))
-            && let Some(member) = train.member.filter(|member| self.flows.still_has(member))
-        {
-            return self.on_following(now, rx, train, member, next);
+        let changes = self.flows.changes();
+        if let Some(bytes) = whole.get(..usize::from(rx.len)) {
+            if let Some((member, next)) = trains.last().follow(&rx, bytes, changes) {
+                return self.on_following(now, rx, trains.last(), member, next);
+            }
+            if let Some((member, next)) = trains.other().follow(&rx, bytes, changes) {
+                self.look_at_held(now, trains.last());
+                trains.turn();
+                return self.on_following(now, rx, trains.last(), member, next);
+            }
         }
-        self.look_at_held(now, train);
-        train.member = None;
+        self.look_at_held(now, trains.last());
+        self.on_first(now, rx, trains);
+    }
+
+    /// A packet that follows none before it: it may be the first of a train.
+    fn on_first(&mut self, now: Instant, rx: RxFrame, trains: &mut Trains) {
+        let train = trains.next();
+        let start = usize::from(rx.offset);
         let whole = self.res.pool.bytes(&rx.frame).get(start..).unwrap_or_default();
         let bytes = whole.get(..usize::from(rx.len));
         let mut looked_up = None;
@@ -166,8 +180,8 @@ impl Shard {
         };
         match bytes.and_then(|bytes| wire::parse_expected(bytes, rx.offset, &mut train.segment, known)) {
             Some((link, found)) => {
-                train.begin(rx.port, link, whole, found);
-                self.on_parsed(now, rx, train, found);
+                trains.note(rx.port, link, whole, found, self.flows.changes());
+                self.on_parsed(now, rx, trains.last(), found);
             }
             None => self.on_any_frame(now, rx, looked_up),
         }
@@ -479,11 +493,13 @@ impl Engine for Shard {
         self.res.counters.add(Counter::RxFrames, batch.len() as u64);
         self.train = None;
         self.res.counters.add(Counter::RxBytes, batch.iter().map(|rx| u64::from(rx.len)).sum());
-        let mut train = Train::none();
+        let mut trains = self.trains.take().unwrap_or_else(|| Box::new(Trains::none()));
+        trains.forget();
         for rx in batch.drain(..) {
-            self.on_frame(now, rx, &mut train);
+            self.on_frame(now, rx, &mut trains);
         }
-        self.look_at_held(now, &mut train);
+        self.look_at_held(now, trains.last());
+        self.trains = Some(trains);
     }
 
     fn on_timer(&mut self, now: Instant) {
