@@ -329,13 +329,23 @@ impl fmt::Display for Figures {
 pub struct Stressed {
     figures: Figures,
     wrong: Vec<String>,
+    pauses: Vec<String>,
     done: Done,
 }
 
 impl Stressed {
-    /// What must not have happened and did.
+    /// What must not have happened and did, pauses aside.
     pub fn faults(&self) -> &[String] {
         &self.wrong
+    }
+
+    /// Connections that stood still for too long.
+    pub fn pauses(&self) -> &[String] {
+        &self.pauses
+    }
+
+    fn holds(&self) -> bool {
+        self.wrong.is_empty() && self.pauses.is_empty()
     }
 
     /// How often a link was taken away.
@@ -347,12 +357,12 @@ impl Stressed {
 impl fmt::Display for Stressed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.figures)?;
-        if !self.wrong.is_empty() {
+        if !self.holds() {
             for (at, act) in &self.done {
                 writeln!(f, "{:8.3}  {act}", at.as_secs_f64())?;
             }
         }
-        self.wrong.iter().try_for_each(|fault| writeln!(f, "FAILED  {fault}"))
+        self.wrong.iter().chain(&self.pauses).try_for_each(|fault| writeln!(f, "FAILED  {fault}"))
     }
 }
 
@@ -434,7 +444,7 @@ pub fn stress(args: &StressArgs) -> Result<Stressed> {
         joins: counters.get(Counter::MptcpJoinAccepted),
         given_up,
     };
-    Ok(Stressed { figures, wrong, done })
+    Ok(Stressed { figures, wrong, pauses: pauses(&report), done })
 }
 
 fn disturb(args: &StressArgs, running: &mut RunningTransfer, disturbance: &mut Disturbance<'_>) -> Result<()> {
@@ -464,9 +474,9 @@ fn longest_pause(received: &[ConnectionReport]) -> f64 {
     received.iter().map(|connection| connection.longest_pause).fold(0.0, f64::max)
 }
 
-/// What is wrong with the transfers and in the client kernel's counters.
-fn faults(report: &TransferReport, lab: &Lab) -> Result<Vec<String>> {
-    let mut wrong = report.faults();
+/// Connections that stood still for too long.
+fn pauses(report: &TransferReport) -> Vec<String> {
+    let mut wrong = Vec::new();
     for (end, connections) in [("client", &report.client), ("server", &report.server)] {
         for connection in connections.iter().filter(|connection| connection.longest_pause > LONGEST_PAUSE) {
             wrong.push(format!(
@@ -475,6 +485,12 @@ fn faults(report: &TransferReport, lab: &Lab) -> Result<Vec<String>> {
             ));
         }
     }
+    wrong
+}
+
+/// What is wrong with the transfers and in the client kernel's counters.
+fn faults(report: &TransferReport, lab: &Lab) -> Result<Vec<String>> {
+    let mut wrong = report.faults();
     wrong.extend(damage(lab.client())?);
     Ok(wrong)
 }
@@ -489,5 +505,5 @@ pub(super) fn command(args: &StressArgs) -> Result<ExitCode> {
         std::fs::write(file, serde_json::to_string_pretty(&stressed.figures)?)
             .with_context(|| format!("cannot write {}", file.display()))?;
     }
-    Ok(if stressed.wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if stressed.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
