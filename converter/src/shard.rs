@@ -91,7 +91,7 @@ pub struct Shard {
     /// The segment that was polled last.
     outgoing: Outgoing,
     /// The connection that sent it, and when, if the next one may follow in a train: nothing but polling has happened since.
-    train: Option<(ConnId, Instant)>,
+    sending: Option<(ConnId, Instant)>,
     /// The headers that it was sent with.
     image: HeaderImage,
     /// No new conversion is opened: the box is about to stop.
@@ -129,7 +129,7 @@ impl Shard {
             polled: Side::Server,
             trains: None,
             outgoing: Outgoing::blank(),
-            train: None,
+            sending: None,
             image: HeaderImage::default(),
             draining: false,
             checksum_partial: vec![0; config.ports.len()],
@@ -419,7 +419,7 @@ impl Shard {
             let stirred = conversion.stirred.contains(self.polled.into());
             let half = conversion.half_mut(self.polled);
             let out = &mut self.outgoing;
-            if let Some((id, at)) = self.train {
+            if let Some((id, at)) = self.sending {
                 if at == now && half.poll_train(now, id, out, &mut self.conns, &mut self.res.env()) {
                     let Resources { pool, counters, .. } = &mut self.res;
                     match self.paths.get_mut(id) {
@@ -431,7 +431,7 @@ impl Shard {
                         None => give_up(pool, out),
                     }
                 }
-                self.train = None;
+                self.sending = None;
             }
             while stirred && let Some(id) = half.poll_transmit(now, out, &mut self.conns, &mut self.res.env()) {
                 let Resources { pool, counters, .. } = &mut self.res;
@@ -440,7 +440,7 @@ impl Shard {
                         let is_new_data = out.payload.is_some() && !out.retransmit;
                         if let Some(frame) = path.emit(pool, counters, out) {
                             if is_new_data && path.keep(pool, &frame, out, &mut self.image) {
-                                self.train = Some((id, now));
+                                self.sending = Some((id, now));
                             }
                             return Some(frame);
                         }
@@ -491,7 +491,7 @@ impl Engine for Shard {
             self.res.pool.prefetch(&rx.frame, usize::from(rx.offset) + 64);
         }
         self.res.counters.add(Counter::RxFrames, batch.len() as u64);
-        self.train = None;
+        self.sending = None;
         self.res.counters.add(Counter::RxBytes, batch.iter().map(|rx| u64::from(rx.len)).sum());
         let mut trains = self.trains.take().unwrap_or_else(|| Box::new(Trains::none()));
         trains.forget();
@@ -503,7 +503,7 @@ impl Engine for Shard {
     }
 
     fn on_timer(&mut self, now: Instant) {
-        self.train = None;
+        self.sending = None;
         while let Some(timer) = self.timers.pop_due(now) {
             match timer {
                 Timer::Conversion(id) => self.on_conversion_timer(now, id),
@@ -516,7 +516,7 @@ impl Engine for Shard {
     }
 
     fn obey(&mut self, now: Instant, order: Order) {
-        self.train = None;
+        self.sending = None;
         match order {
             Order::RefuseOpenings => self.draining = true,
             Order::ResetAll => self.reset_all(),

@@ -1,4 +1,4 @@
-//! Packets of one connection that come one after the other in a batch.
+//! Packets of one connection that come one after the other in a batch, or in turns with those of one other.
 
 use mimbox_stack::options::TcpOptions;
 use mimbox_stack::wire::{Following, LinkHeader, TrainHead};
@@ -130,9 +130,9 @@ impl Trains {
         train
     }
 
-    /// The packet in the last place came in by `port` with `link` and belongs to `member`. Data begins a train, and so does the
-    /// second acknowledgment of a connection: most that come alone would begin it in vain. `bytes` begin with the packet, and the flow table had
-    /// changed `found_at` times.
+    /// The packet in the last place came in by `port` with `link` and belongs to `member`. Data begins a train, and so does
+    /// the second acknowledgment of a connection: most that come alone would begin it in vain. `bytes` begin with the packet,
+    /// and the flow table had changed `found_at` times.
     #[inline]
     pub(crate) fn note(&mut self, port: PortId, link: LinkHeader, bytes: &[u8], member: Member, found_at: u64) {
         let known = self.trains.iter().any(|train| train.seen == Some(member));

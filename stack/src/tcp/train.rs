@@ -26,8 +26,9 @@ const TURNS: ConnFlags = ConnFlags::RESET_QUEUED
     .union(ConnFlags::ACK_NOW);
 
 impl Conn<'_> {
-    /// True for a data segment of a train that [`Conn::take_train`] may take. The segment before it was accepted at the same
-    /// time and had the same acknowledgment number, window and timestamps.
+    /// True for a data segment of a train that [`Conn::take_train`] may take. The segment before it in the train was accepted
+    /// at the same time and had the same acknowledgment number, window and timestamps. Whatever came in between has not made
+    /// those timestamps old (RFC 7323 §5.3): it lies beyond the last ACK that was sent, and so moves TS.Recent no more.
     #[inline]
     pub fn takes_train(&self, segment: &SegmentIn) -> bool {
         let hot = &*self.hot;

@@ -169,8 +169,8 @@ fn take_options(bytes: &[u8], behind: &[u8], options: &mut TcpOptions) -> Option
     Some(sum)
 }
 
-/// Bytes of timestamps and the padding before them.
-const TIMESTAMPS: usize = 12;
+/// Bytes of timestamps and the padding before them (RFC 7323 appendix A).
+pub(super) const TIMESTAMPS: usize = 12;
 
 /// Unfolded sum of 32-bit words in the machine's own byte order.
 #[inline]

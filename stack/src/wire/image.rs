@@ -4,6 +4,7 @@
 //! checks and the mapping of the payload. [`HeaderImage`] keeps what the first of them was sent with.
 
 use super::emit::{IpTemplate, place_before};
+use super::expected::TIMESTAMPS;
 use super::{HeaderTemplate, Outgoing, TcpFlags};
 use crate::checksum::fold;
 use crate::counters::{Counter, Counters};
@@ -167,6 +168,3 @@ fn write_upper(room: &mut [u8], upper: &[u8]) -> Option<u64> {
     let (words, _) = room.as_chunks::<4>();
     Some(words.iter().map(|word| u64::from(u32::from_be_bytes(*word))).sum())
 }
-
-/// Timestamps and the padding before them (RFC 7323 appendix A).
-const TIMESTAMPS: usize = 12;

@@ -4,15 +4,13 @@
 //! connection and has the same layout: what is left to be read are its numbers. Nothing about it is taken on trust, its
 //! checksums least of all.
 
-use super::expected::native_words;
+use super::expected::{TIMESTAMPS, native_words};
 use super::{SegmentIn, TcpFlags, ethertype, protocol};
 use crate::checksum::{self, fold};
 use crate::limits::{ETHERNET_HEADER, IPV4_HEADER, IPV6_HEADER, TCP_HEADER};
 use crate::options::{MAX_OPTION_BYTES, OptionBytes, Timestamps, kind, timestamps_of};
 use crate::seq::SeqNum;
 
-/// Timestamps and the padding before them (RFC 7323 appendix A).
-const TIMESTAMPS: usize = 12;
 /// Where TCP begins behind IPv4 and behind IPv6.
 const BEHIND_V4: usize = ETHERNET_HEADER + IPV4_HEADER;
 const BEHIND_V6: usize = ETHERNET_HEADER + IPV6_HEADER;
