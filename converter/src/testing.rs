@@ -57,6 +57,9 @@ pub(crate) struct World {
     pub(crate) server_acks: u64,
     /// What reaches the box in one millisecond comes in one batch, and everybody has timestamps.
     batches: bool,
+    /// Each packet from the client reaches the box twice, behind another copy of the one before it on its port.
+    pub(crate) repeats: bool,
+    before: [Vec<u8>; 2],
     batch: Vec<RxFrame>,
     next_port: u16,
 }
@@ -125,6 +128,8 @@ impl World {
             server_read: 0,
             server_acks: 0,
             batches,
+            repeats: false,
+            before: [Vec::new(), Vec::new()],
             batch: Vec::new(),
             next_port: 41_000,
         };
@@ -174,6 +179,11 @@ impl World {
         let (connection, conns, _) = self.env();
         let id = connection.subflow_ids().nth(nth).expect("a subflow");
         connection.set_backup(id, backup, conns);
+    }
+
+    /// The client has nothing more to send.
+    pub(crate) fn shutdown(&mut self) {
+        self.connection.shutdown();
     }
 
     /// The client resets its connection.
@@ -250,8 +260,18 @@ impl World {
         if self.cut.contains(&port) {
             return;
         }
-        let frame = copy_in(self.shard.pool(), packet);
-        self.batch.push(RxFrame { port, frame, offset: 256, len: packet.len() as u16 });
+        let mut arrive = |packet: &[u8]| {
+            let frame = copy_in(self.shard.pool(), packet);
+            self.batch.push(RxFrame { port, frame, offset: 256, len: packet.len() as u16 });
+        };
+        if let Some(before) = self.before.get_mut(usize::from(port.0)).filter(|_| self.repeats) {
+            if !before.is_empty() {
+                arrive(before);
+            }
+            arrive(packet);
+            *before = packet.to_vec();
+        }
+        arrive(packet);
         if !self.batches {
             let mut batch = std::mem::take(&mut self.batch);
             self.shard.on_frames(self.now, &mut batch);
@@ -288,17 +308,18 @@ impl World {
         }
     }
 
-    /// The server: takes everything and says nothing but that it has.
+    /// The server: takes everything and says nothing but that it has; its FIN answers the client's.
     fn serve(&mut self, segment: &SegmentIn) {
         self.server_read += u64::from(segment.payload_len);
-        let syn = segment.flags.contains(TcpFlags::SYN);
-        if !syn && segment.payload_len == 0 {
+        let begins_or_ends = segment.flags & (TcpFlags::SYN | TcpFlags::FIN);
+        if begins_or_ends.is_empty() && segment.payload_len == 0 {
             return;
         }
+        let syn = begins_or_ends.contains(TcpFlags::SYN);
         self.server_acks += u64::from(!syn);
-        let flags = if syn { TcpFlags::SYN | TcpFlags::ACK } else { TcpFlags::ACK };
+        let flags = begins_or_ends | TcpFlags::ACK;
         let seq = SeqNum(if syn { 9_000 } else { 9_001 });
-        let ack = segment.seq + (u32::from(syn) + u32::from(segment.payload_len));
+        let ack = segment.seq + (u32::from(!begins_or_ends.is_empty()) + u32::from(segment.payload_len));
         let mut out = Outgoing { window: 60_000, ..Outgoing::bare(seq, ack, flags) };
         if self.batches {
             let (value, echo) = (self.now.as_millis() as u32, segment.options.timestamps.map_or(0, |ts| ts.value));

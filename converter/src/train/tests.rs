@@ -1,6 +1,6 @@
 use mimbox_stack::{Counter, Duration};
 
-use crate::testing::World;
+use crate::testing::{World, own};
 
 /// A world whose client uploads `segments` of 1,000 bytes.
 fn upload(mut world: World, segments: u32) -> World {
@@ -42,4 +42,20 @@ fn a_reset_behind_a_train_finds_everything_in_its_place() {
     assert_eq!(shard.res.counters.get(Counter::ConversionsReset), 1);
     assert_eq!(shard.res.pool.audit().broken, 0);
     assert_eq!(shard.res.pool.in_use(), 0, "nothing is left of it");
+}
+
+#[test]
+fn what_comes_behind_the_end_of_a_subflow_finds_its_time_wait() {
+    let mut world = World::in_batches();
+    world.join(1, own(1));
+    for _ in 0..10 {
+        world.write(1_000);
+    }
+    world.run(Duration::from_millis(20));
+    world.repeats = true;
+    world.shutdown();
+    world.run(Duration::from_secs(1));
+    let counters = &world.shard.res.counters;
+    assert_eq!(counters.get(Counter::ConversionsClosed), 1);
+    assert_eq!(counters.get(Counter::DropNoConnection), 0, "what came behind the end was looked up again");
 }
