@@ -203,7 +203,11 @@ impl Shard {
             return if segment.flags.contains(TcpFlags::SYN) {
                 self.drop_frame(rx, Counter::DropNoConnection);
             } else {
-                self.time_waits.note_heard(id);
+                // Who sends a reset is not in doubt. Without an end its record would keep what a transparent box should
+                // forward by then: the reset that a server waits for which did not hear the box's own.
+                if !segment.flags.contains(TcpFlags::RST) {
+                    self.time_waits.note_heard(id);
+                }
                 self.refuse(rx, info, segment, Counter::DropNoConnection);
             };
         }

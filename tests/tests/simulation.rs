@@ -73,6 +73,8 @@ fn a_connection_that_is_over_leaves_its_peer_in_no_doubt() {
         221,
         // The FIN that was acknowledged had lost its DATA_ACK to a middlebox; the one on the path that was reset had not.
         1_101,
+        // A server did not hear the box's reset, and its client's own were kept from it by a record that each of them renewed.
+        2_361,
         // A client did not hear two resets, and asked after a minute whether its connection still stood; a transparent box
         // had forgotten it, and sent the question to the server.
         2_228,
