@@ -53,7 +53,11 @@ impl Shard {
                     self.note_subflow(now, id, conn, |flow, port| Happening::SubflowJoined { flow, port });
                 }
                 Event::Priority { subflow, backup } => {
-                    self.note_subflow(now, id, subflow, |flow, _| Happening::Priority { flow, backup });
+                    self.note_subflow(now, id, subflow, |flow, _| Happening::Priority { by: By::Client, flow, backup });
+                }
+                Event::AskedPriority { subflow, backup } => {
+                    let asked = |flow, _| Happening::Priority { by: By::Box, flow, backup };
+                    self.note_subflow(now, id, subflow, asked);
                 }
                 Event::Fallback(reason) => self.events.note(now, Some(id.number()), Happening::FellBack(reason)),
                 Event::PeerAnnounced { id: addr_id, addr, port } => {

@@ -267,6 +267,8 @@ pub struct MptcpConfig {
     pub announce: u8,
     /// Whether DSS checksums are asked for.
     pub checksum: bool,
+    /// Whether a client is asked to use a subflow as backup whose losses hold the others up.
+    pub ask_backup: bool,
     /// How long a connection lives without any subflow.
     pub no_subflow_timeout: Duration,
 }

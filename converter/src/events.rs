@@ -85,7 +85,7 @@ pub(crate) enum Happening {
     SubflowClosed { flow: FlowKey, port: Option<PortId>, end: SubflowEnd },
     Announced { by: By, id: u8, addr: IpAddr, port: Option<u16> },
     Withdrawn { by: By, id: u8 },
-    Priority { flow: FlowKey, backup: bool },
+    Priority { by: By, flow: FlowKey, backup: bool },
     Link { port: PortId, up: bool },
 }
 
@@ -164,7 +164,7 @@ pub struct EventRow {
     /// The port's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<String>,
-    /// Who announced or withdrew an address: "box", "client".
+    /// Who announced or withdrew an address, or wants a subflow to be used otherwise: "box", "client".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
     /// The address's ID (RFC 8684 §3.4).
@@ -173,7 +173,7 @@ pub struct EventRow {
     /// The address, with its TCP port where it was announced with one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    /// True when the client wants the subflow only when no other works.
+    /// True when the subflow is to be used only when no other works.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<bool>,
     /// Why, in words.
@@ -240,7 +240,9 @@ impl EventRow {
             Happening::Withdrawn { by, id } => {
                 Self { by: Some(by_word(by)), address_id: Some(id), ..row("address_withdrawn") }
             }
-            Happening::Priority { flow, backup } => Self { backup: Some(backup), ..subflow("priority_changed", &flow) },
+            Happening::Priority { by, flow, backup } => {
+                Self { by: Some(by_word(by)), backup: Some(backup), ..subflow("priority_changed", &flow) }
+            }
             Happening::Link { port: on, up } => {
                 Self { port: Some(port(on)), ..row(if up { "port_up" } else { "port_down" }) }
             }

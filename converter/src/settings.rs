@@ -183,6 +183,7 @@ fn mptcp_terms(config: &Config) -> MptcpTerms {
     let (cc, coupled) = congestion_control(config.mptcp.congestion);
     let mptcp = MptcpConfig {
         checksum: config.mptcp.checksum,
+        ask_backup: config.mptcp.ask_backup,
         version_0: config.mptcp.version0,
         scheduler: scheduler(config.mptcp.scheduler),
         coupled,

@@ -176,9 +176,9 @@ impl World {
 
     /// The client asks for its subflow number `nth` to be used as backup only, or as any other.
     pub(crate) fn set_backup(&mut self, nth: usize, backup: bool) {
-        let (connection, conns, _) = self.env();
+        let (connection, conns, mut env) = self.env();
         let id = connection.subflow_ids().nth(nth).expect("a subflow");
-        connection.set_backup(id, backup, conns);
+        connection.set_backup(id, backup, conns, &mut env);
     }
 
     /// The client has nothing more to send.

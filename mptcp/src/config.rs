@@ -43,6 +43,8 @@ pub struct MptcpConfig {
     pub window_slack: u32,
     /// Most frames that wait for data of another subflow.
     pub max_reorder_frames: u16,
+    /// Ask the peer to use a subflow as backup when it brings little and its losses hold the others up.
+    pub ask_backup: bool,
 }
 
 impl Default for MptcpConfig {
@@ -60,6 +62,7 @@ impl Default for MptcpConfig {
             last_reset: LastReset::Wait,
             window_slack: 256 * 1024,
             max_reorder_frames: 8192,
+            ask_backup: true,
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::limits::{HOLDER_BITS, MAX_DATA_RTO, MAX_EVENTS, MIN_DATA_RTO};
 use crate::option::{CapableSyn, ResetReason, Signals, TcpReset};
 use crate::path_manager::PathManager;
 use crate::reinject::Reinjection;
+use crate::relief::Relief;
 use crate::reorder::ReorderQueue;
 use crate::scheduler::Scheduler;
 use crate::subflow::{Origin, Phase, ResetWith, Subflow, SubflowStats};
@@ -202,6 +203,7 @@ pub struct Connection {
     pub(crate) elsewhere: bool,
     /// The subflow whose data arrived last: window updates go there.
     pub(crate) last_rx: Option<ConnId>,
+    pub(crate) relief: Relief,
     pub(crate) paths: PathManager,
     /// Our address on the first subflow.
     pub(crate) local_address: IpAddr,
@@ -295,6 +297,7 @@ impl Connection {
             repeated: false,
             elsewhere: false,
             last_rx: None,
+            relief: Relief::default(),
             paths: PathManager::default(),
             local_address,
             established: false,
@@ -326,6 +329,9 @@ impl Connection {
         };
         let rcv_nxt = conn.rcv_nxt();
         let beyond_gap = frame.is_some() && segment.seq.after(rcv_nxt);
+        if beyond_gap && conn.ooo_frames() == 0 {
+            self.subflows[index].burden.gaps += 1;
+        }
         let crowded = beyond_gap && self.is_crowded(index, segment.seq, conns, env);
         let ahead = crowded || self.overtakes_keys(segment, rcv_nxt);
         let Some(mut conn) = conns.get(id).filter(|_| !ahead) else {
@@ -501,6 +507,9 @@ impl Connection {
         if self.paths.deadline <= now {
             self.announce_again(now, conns);
         }
+        if self.relief.due <= now {
+            self.on_relief_timer(now, conns, env);
+        }
     }
 
     /// When the data level wants to be called again; each subflow has a deadline of its own.
@@ -514,7 +523,7 @@ impl Connection {
             return Instant::MAX;
         }
         let Deadlines { data, probe, lonely, close } = self.deadlines;
-        let mut due = data.min(probe).min(lonely).min(close).min(self.paths.deadline);
+        let mut due = data.min(probe).min(lonely).min(close).min(self.paths.deadline).min(self.relief.due);
         for subflow in &self.subflows {
             due = due.min(subflow.third_ack_due).min(subflow.resumes_at());
         }

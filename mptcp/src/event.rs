@@ -81,6 +81,13 @@ pub enum Event {
         /// Only for when no other works.
         backup: bool,
     },
+    /// We asked the peer to use a subflow otherwise, as its losses hold the others up, or no longer do.
+    AskedPriority {
+        /// The subflow.
+        subflow: ConnId,
+        /// Only for when no other works.
+        backup: bool,
+    },
     /// The peer announced an address.
     PeerAnnounced {
         /// The peer's ID of the address.

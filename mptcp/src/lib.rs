@@ -17,6 +17,7 @@ pub mod option;
 mod path_manager;
 mod pieces;
 mod reinject;
+mod relief;
 mod reorder;
 mod scheduler;
 mod subflow;

@@ -47,6 +47,19 @@ pub const MAX_DATA_RTO: Duration = Duration::from_secs(10);
 /// The shortest data-level timeout.
 pub const MIN_DATA_RTO: Duration = Duration::from_millis(200);
 
+/// While a subflow is backup at our wish, it is looked so often whether the others bring something.
+pub const RELIEF_STEP: Duration = Duration::from_millis(250);
+/// In so many times as long it is measured which subflow holds the others up,
+pub const RELIEF_STEPS: u32 = 4;
+/// and a subflow that does so many times in a row is asked for as backup.
+pub const RELIEF_ROUNDS: u8 = 2;
+/// Bytes of all subflows without which a measurement says nothing.
+pub const RELIEF_LEAST_BYTES: u64 = 256 * 1400;
+/// How long a subflow is left as backup before it gets another trial; doubled each time,
+pub const RELIEF_PAUSE: Duration = Duration::from_secs(60);
+/// so many times at most.
+pub const RELIEF_PAUSES: u8 = 4;
+
 const _: () = assert!(HOLDER_BITS as usize > 2 * MAX_SUBFLOWS);
 // A summed mapping covers at most 64 KiB, which arrive in at most as many frames of a minimal segment size.
 const _: () = assert!(MAX_UNMAPPED_FRAMES * 536 > 65_535);

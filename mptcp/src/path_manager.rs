@@ -143,6 +143,11 @@ impl Connection {
         }
     }
 
+    /// Takes back what waits to be said on subflow `index` and matches.
+    fn forget_signal(&mut self, index: usize, matches: impl Fn(&MptcpOption) -> bool) {
+        self.subflows[index].signals.retain(|option| !matches(option));
+    }
+
     /// Addresses of ours that the peer may open subflows to, with their IDs: that of the first subflow, and those announced.
     pub fn told_addresses(&self) -> impl Iterator<Item = (u8, IpAddr)> + '_ {
         let initial = (!self.paths.initial_withdrawn && !self.config.deny_join_initial_address)
@@ -182,7 +187,7 @@ impl Connection {
     }
 
     /// Asks the peer to use subflow `id` as backup only, or as any other from now on.
-    pub fn set_backup(&mut self, id: ConnId, backup: bool, conns: &mut ConnTable) {
+    pub fn set_backup(&mut self, id: ConnId, backup: bool, conns: &mut ConnTable, env: &mut Env<'_>) {
         let Some(index) = self.index_of(id) else { return };
         if self.subflows[index].backup_wish != backup && matches!(self.mode, Mode::Multipath) {
             self.subflows[index].backup_wish = backup;
@@ -191,6 +196,8 @@ impl Connection {
                 // The MP_JOIN itself says it.
                 return;
             }
+            self.forget_signal(index, |option| matches!(option, MptcpOption::Prio { .. }));
+            env.counters.inc(Counter::MptcpPrioOut);
             self.signal(index, MptcpOption::Prio { backup, addr_id: None }, conns);
         }
     }

@@ -8,6 +8,7 @@ use crate::event::SubflowEnd;
 use crate::limits::SIGNALS_IN_A_ROW;
 use crate::mapping::Mapper;
 use crate::option::{MptcpOption, TcpReset};
+use crate::relief::Burden;
 
 /// How a subflow came to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -107,6 +108,8 @@ pub(crate) struct Subflow {
     pub(crate) end: SubflowEnd,
     /// What coupled congestion control remembers of it.
     pub(crate) loss_history: LossHistory,
+    /// What waits for it at data level.
+    pub(crate) burden: Burden,
     pub(crate) reset: Option<TcpReset>,
     pub(crate) reset_with: ResetWith,
     pub(crate) bytes_sent: u64,
@@ -144,6 +147,7 @@ impl Subflow {
             ended: false,
             end: SubflowEnd::Closed,
             loss_history: LossHistory::default(),
+            burden: Burden::default(),
             reset: None,
             reset_with: ResetWith::Nothing,
             bytes_sent: 0,

@@ -126,6 +126,7 @@ counters! {
     MptcpRemoveAddrOut = "mptcp_remove_addr_out": "addresses withdrawn because their port lost its link",
     MptcpRemoveAddrIn = "mptcp_remove_addr_in": "addresses withdrawn by peers",
     MptcpPrioIn = "mptcp_prio_in": "MP_PRIO options received",
+    MptcpPrioOut = "mptcp_prio_out": "subflows that a peer was asked to use as backup, or no longer as such",
     MptcpFastcloseIn = "mptcp_fastclose_in": "MP_FASTCLOSE received",
     MptcpFastcloseOut = "mptcp_fastclose_out": "MP_FASTCLOSE sent",
     MptcpFailIn = "mptcp_fail_in": "MP_FAIL received",

@@ -108,6 +108,7 @@ pub(super) struct Mptcp {
     pub(super) subflows: Option<Number>,
     pub(super) announce: Option<Number>,
     pub(super) checksum: Option<bool>,
+    pub(super) ask_backup: Option<bool>,
     pub(super) no_subflow_timeout: Option<Text>,
 }
 

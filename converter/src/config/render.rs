@@ -100,8 +100,17 @@ fn rule(rule: &PolicyRule) -> file::Rule {
 }
 
 fn mptcp(mptcp: &MptcpConfig) -> file::Mptcp {
-    let MptcpConfig { enabled, version0, scheduler, congestion, subflows, announce, checksum, no_subflow_timeout } =
-        mptcp;
+    let MptcpConfig {
+        enabled,
+        version0,
+        scheduler,
+        congestion,
+        subflows,
+        announce,
+        checksum,
+        ask_backup,
+        no_subflow_timeout,
+    } = mptcp;
     file::Mptcp {
         enabled: Some(*enabled),
         version0: Some(*version0),
@@ -110,6 +119,7 @@ fn mptcp(mptcp: &MptcpConfig) -> file::Mptcp {
         subflows: number(*subflows),
         announce: number(*announce),
         checksum: Some(*checksum),
+        ask_backup: Some(*ask_backup),
         no_subflow_timeout: time(*no_subflow_timeout),
     }
 }

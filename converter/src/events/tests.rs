@@ -95,7 +95,7 @@ fn every_event_can_be_written_read_and_shown() {
         },
         Happening::Announced { by: By::Client, id: 3, addr: client(1), port: Some(81) },
         Happening::Withdrawn { by: By::Client, id: 3 },
-        Happening::Priority { flow, backup: false },
+        Happening::Priority { by: By::Client, flow, backup: false },
     ];
     for what in all {
         let event = Event { at: Instant::from_millis(1_500), conversion: Some(7), what };

@@ -222,7 +222,7 @@ impl Connection {
         let mut mapped = std::mem::take(&mut self.mapped);
         let verdict = self.subflows[index].mapper.map(now, fresh, &mut mapped, env);
         while let Some(segment) = mapped.pop_front() {
-            self.deliver(segment, out, env);
+            self.deliver(now, index, segment, out, env);
         }
         self.mapped = mapped;
         let had_fin = self.rcv.fin_done;
@@ -237,8 +237,8 @@ impl Connection {
         }
     }
 
-    /// Places payload in the data sequence space.
-    fn deliver(&mut self, mut segment: RxSegment, out: &mut RxQueue, env: &mut Env<'_>) {
+    /// Places payload of subflow `index` in the data sequence space.
+    fn deliver(&mut self, now: Instant, index: usize, mut segment: RxSegment, out: &mut RxQueue, env: &mut Env<'_>) {
         let (start, end) = (Dsn(segment.dsn), reorder::end(&segment));
         if end.at_or_before(self.rcv.nxt) {
             env.counters.inc(Counter::MptcpDataDuplicates);
@@ -263,8 +263,13 @@ impl Connection {
             pieces::trim_front(&mut segment, old as u16, env.pool);
         }
         self.hand_out(segment, out);
+        let waited_from = self.rcv.nxt;
         while let Some(ready) = self.rcv.reorder.pop_ready(self.rcv.nxt, env) {
             self.hand_out(ready, out);
+        }
+        let waited = self.rcv.nxt.distance_from(waited_from);
+        if waited > 0 {
+            self.note_held_up(now, index, waited);
         }
     }
 

@@ -6,6 +6,7 @@ mod harness;
 mod joins;
 mod links;
 mod middleboxes;
+mod relief;
 mod signals;
 mod stress;
 mod version_0;

@@ -74,6 +74,7 @@ impl Checker<'_> {
             subflows: self.number(section.subflows.as_ref(), "subflows", 8, 1..=8) as u8,
             announce: self.number(section.announce.as_ref(), "announce", 8, 0..=8) as u8,
             checksum: section.checksum.unwrap_or(false),
+            ask_backup: section.ask_backup.unwrap_or(true),
             no_subflow_timeout: self.duration(
                 section.no_subflow_timeout.as_ref(),
                 "no_subflow_timeout",

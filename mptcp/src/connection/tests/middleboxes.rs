@@ -304,7 +304,7 @@ fn the_initiator_can_ask_for_backup_in_its_join() {
     let connection = host.connection.as_mut().unwrap();
     let joining = connection.subflow_ids().nth(1).unwrap();
     // The SYN is on its way already; a second one would say it. MP_PRIO says it once the subflow is open.
-    connection.set_backup(joining, true, &mut host.conns);
+    connection.set_backup(joining, true, &mut host.conns, &mut host.world.env());
     assert!(connection.subflows[1].signals.is_empty(), "nothing but the MP_JOIN goes before the subflow is open");
     pair.audit();
 }

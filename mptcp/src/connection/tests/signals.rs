@@ -64,7 +64,7 @@ fn a_backup_subflow_carries_nothing_while_another_works() {
     let host = &mut pair.hosts[0];
     let connection = host.connection.as_mut().unwrap();
     let id = connection.subflow_ids().nth(1).unwrap();
-    connection.set_backup(id, true, &mut host.conns);
+    connection.set_backup(id, true, &mut host.conns, &mut host.world.env());
     pair.run(SECOND, |_| false);
     let share = |pair: &mut Pair| pair.hosts[1].connection().subflow_stats().nth(1).map_or(0, |stats| stats.bytes_sent);
     let before = share(&mut pair);

@@ -80,7 +80,7 @@ fn data_on_a_subflow_that_becomes_backup_goes_by_another() {
     let host = &mut pair.hosts[0];
     let connection = host.connection.as_mut().unwrap();
     let id = connection.subflow_ids().nth(1).unwrap();
-    connection.set_backup(id, true, &mut host.conns);
+    connection.set_backup(id, true, &mut host.conns, &mut host.world.env());
     pair.run(Duration::from_millis(11), |_| false);
     pair.paths[1].up = false;
     let before = pair.counter(1, Counter::MptcpDataTimeouts) + pair.counter(1, Counter::TcpTimeouts);

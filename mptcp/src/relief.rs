@@ -1,0 +1,183 @@
+//! Subflows that hold the others up, and what is done about it: the peer is asked to use them as backup (RFC 8684 §3.3.8).
+//!
+//! A path that loses packets brings little, and all that comes by other paths has to wait for what it loses. The sender does
+//! not see that, and Linux goes on sending there. The receiver sees which subflow the waiting data waits for, and what a
+//! sender does with the data for us is ours to ask.
+
+use mimbox_stack::tcp::{ConnId, ConnTable};
+use mimbox_stack::{Duration, Env, Instant};
+
+use crate::connection::{Connection, Mode};
+use crate::event::Event;
+use crate::limits::{RELIEF_LEAST_BYTES, RELIEF_PAUSE, RELIEF_PAUSES, RELIEF_ROUNDS, RELIEF_STEP, RELIEF_STEPS};
+use crate::subflow::Subflow;
+
+/// Payload of a usual segment, in bytes: what a loss is counted against.
+const SEGMENT: u64 = 1400;
+/// A subflow that brings less than one byte in so many may be dispensable.
+const DISPENSABLE: u64 = 4;
+/// One that loses one segment in so many, or more, is lossy.
+const LOSSY: u64 = 100;
+/// One that one byte in so many of all waits for, or more, holds the others up.
+const WAITING: u64 = 4;
+
+/// What a subflow brought since the measurement began, and what waited for it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Burden {
+    /// Bytes that it had brought before.
+    before: u64,
+    /// Bytes by other subflows that waited for some of its own.
+    held_up: u64,
+    /// Times that a segment arrived with one missing before it, and none had been missing.
+    pub(crate) gaps: u32,
+    /// Measurements in a row in which it did nothing but hold others up.
+    rounds: u8,
+    /// What all brought in these.
+    meanwhile: u64,
+    /// The peer was asked to use it as backup because of that.
+    asked: bool,
+}
+
+impl Burden {
+    /// True when a subflow that has brought `bytes` of `total` in a measurement does nothing but hold the others up.
+    fn is_heavy(&self, bytes: u64, total: u64) -> bool {
+        let gaps = u64::from(self.gaps);
+        total >= RELIEF_LEAST_BYTES
+            && bytes * DISPENSABLE < total
+            && self.held_up * WAITING >= total
+            && gaps > 1
+            && gaps * LOSSY * SEGMENT >= bytes
+    }
+}
+
+/// When the subflows are compared, and what came of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Relief {
+    /// The end of the measurement; [`Instant::MAX`] while nothing waits for anything.
+    pub(crate) due: Instant,
+    /// While a subflow is backup at our wish: when it is regular again. Else: before that nothing is asked.
+    until: Instant,
+    /// How often a subflow was made backup.
+    trials: u8,
+    /// Steps since that.
+    steps: u8,
+    /// What all brought before that in a measurement.
+    before: u64,
+    /// What they bring without it.
+    after: u64,
+}
+
+impl Default for Relief {
+    fn default() -> Self {
+        Self { due: Instant::MAX, until: Instant::ZERO, trials: 0, steps: 0, before: 0, after: 0 }
+    }
+}
+
+impl Connection {
+    /// `bytes` that had come by other subflows waited for what has just come by subflow `index`.
+    pub(crate) fn note_held_up(&mut self, now: Instant, index: usize, bytes: u64) {
+        if self.relief.due == Instant::MAX && self.config.ask_backup {
+            self.measure(now + RELIEF_STEP * u64::from(RELIEF_STEPS));
+        }
+        if let Some(subflow) = self.subflows.get_mut(index) {
+            subflow.burden.held_up += bytes;
+        }
+    }
+
+    /// A measurement begins.
+    fn measure(&mut self, until: Instant) {
+        self.relief.due = until;
+        for subflow in &mut self.subflows {
+            let Burden { rounds, meanwhile, asked, .. } = subflow.burden;
+            subflow.burden = Burden { before: subflow.bytes_received, rounds, meanwhile, asked, ..Burden::default() };
+        }
+    }
+
+    /// A measurement is over.
+    pub(crate) fn on_relief_timer(&mut self, now: Instant, conns: &mut ConnTable, env: &mut Env<'_>) {
+        self.relief.due = Instant::MAX;
+        if self.mode != Mode::Multipath || self.rcv.fin_done {
+            return;
+        }
+        let total: u64 = self.subflows.iter().map(brought).sum();
+        if self.subflows.iter().any(|subflow| subflow.burden.asked) {
+            return self.watch(now, total, conns, env);
+        }
+        let mut heaviest = None;
+        for (index, subflow) in self.subflows.iter_mut().enumerate() {
+            let heavy = subflow.burden.is_heavy(brought(subflow), total);
+            let Burden { rounds, meanwhile, .. } = &mut subflow.burden;
+            (*rounds, *meanwhile) = if heavy { (rounds.saturating_add(1), *meanwhile + total) } else { (0, 0) };
+            let rounds = *rounds;
+            if rounds > 0 && heaviest.is_none_or(|(_, most)| rounds > most) && !subflow.backup_wish {
+                heaviest = Some((index, rounds));
+            }
+        }
+        match heaviest {
+            Some((index, rounds)) if rounds >= RELIEF_ROUNDS && now >= self.relief.until && self.has_others(index) => {
+                let (trials, before) = (self.relief.trials, self.subflows[index].burden.meanwhile / u64::from(rounds));
+                self.relief = Relief {
+                    until: now + pause(trials),
+                    trials: trials.saturating_add(1),
+                    before,
+                    ..Relief::default()
+                };
+                self.ask(index, true, conns, env);
+                self.measure(now + RELIEF_STEP);
+            }
+            _ if self.subflows.iter().any(|subflow| subflow.burden.held_up > 0) => {
+                self.measure(now + RELIEF_STEP * u64::from(RELIEF_STEPS));
+            }
+            _ => {}
+        }
+    }
+
+    /// A step while a subflow is backup at our wish, in which all brought `total`. The wish ends when the others bring
+    /// nothing, as they may be dead; when they bring no more than all did before; and after its time, since a path can
+    /// become better.
+    fn watch(&mut self, now: Instant, total: u64, conns: &mut ConnTable, env: &mut Env<'_>) {
+        let regular: u64 = self.subflows.iter().filter(|subflow| !subflow.burden.asked).map(brought).sum();
+        let relief = &mut self.relief;
+        relief.steps = relief.steps.saturating_add(1);
+        // At first there is still what was under way.
+        if u32::from(relief.steps) > RELIEF_STEPS {
+            relief.after += total;
+        }
+        let in_vain = u32::from(relief.steps) == 2 * RELIEF_STEPS && relief.after < relief.before + relief.before / 16;
+        if regular > 0 && !in_vain && now < relief.until {
+            return self.measure(now + RELIEF_STEP);
+        }
+        let trials = relief.trials;
+        relief.until = if in_vain { now + pause(trials) } else { Instant::ZERO };
+        for index in 0..self.subflows.len() {
+            if self.subflows[index].burden.asked {
+                (self.subflows[index].burden.rounds, self.subflows[index].burden.meanwhile) = (0, 0);
+                self.ask(index, false, conns, env);
+            }
+        }
+        self.measure(now + RELIEF_STEP * u64::from(RELIEF_STEPS));
+    }
+
+    /// True when another subflow than `index` carries data.
+    fn has_others(&self, index: usize) -> bool {
+        let mut all = self.subflows.iter().enumerate();
+        all.any(|(at, other)| at != index && other.takes_data() && !other.stale && !other.backup_wish)
+    }
+
+    fn ask(&mut self, index: usize, backup: bool, conns: &mut ConnTable, env: &mut Env<'_>) {
+        let subflow: ConnId = self.subflows[index].id;
+        self.subflows[index].burden.asked = backup;
+        self.set_backup(subflow, backup, conns, env);
+        self.event(Event::AskedPriority { subflow, backup });
+    }
+}
+
+/// Bytes since the measurement began.
+fn brought(subflow: &Subflow) -> u64 {
+    subflow.bytes_received - subflow.burden.before
+}
+
+/// How long a wish stands, or none is uttered, after so many.
+fn pause(trials: u8) -> Duration {
+    RELIEF_PAUSE * (1 << trials.min(RELIEF_PAUSES))
+}
