@@ -276,3 +276,24 @@ fn a_client_whose_keys_never_arrive_falls_back_and_its_server_follows() {
         close(&mut pair);
     }
 }
+
+#[test]
+fn data_without_a_mapping_before_a_fin_is_the_end_of_a_peer_that_fell_back() {
+    for seed in 0..10 {
+        let mut pair = pair(seed, vec![Path::clean(10)]);
+        let (mut bytes, mut strips) = (0, false);
+        // From the middle on no option passes, in either direction: the client sees acknowledgments without a DATA_ACK and
+        // goes on as plain TCP, and its infinite mapping does not arrive.
+        pair.meddler = Some(Box::new(move |_, from, segment, payload| {
+            bytes += if from == 0 { payload.len() } else { 0 };
+            strips |= bytes > 100_000;
+            if strips {
+                segment.options.mptcp.clear();
+            }
+            true
+        }));
+        exchange(&mut pair, [200_000, 0], SECOND * 8);
+        both_fell_back(&mut pair);
+        close(&mut pair);
+    }
+}
