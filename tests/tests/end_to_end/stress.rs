@@ -11,7 +11,17 @@ use crate::bench::turn;
 /// connections join at once that the queues overflow: where their joins did not hold, no link could be cut.
 fn stand(mode: Mode, seed: u64) -> Result<Option<Stressed>> {
     let Some(_turn) = turn()? else { return Ok(None) };
-    let args = StressArgs { mode, connections: 25, seconds: 12, seed, mbit: 20, verbose: false, json: None };
+    let args = StressArgs {
+        mode,
+        kernels: false,
+        connections: 25,
+        seconds: 12,
+        seed,
+        mbit: 20,
+        queue_ms: 40,
+        verbose: false,
+        json: None,
+    };
     let stressed = stress(&args)?;
     ensure!(stressed.faults().is_empty(), "{stressed}");
     ensure!(stressed.links_cut() > 0, "no link was cut: {stressed}");

@@ -7,6 +7,9 @@
 //! A transparent box forbids subflows to the server's address (RFC 8684 §3.1) and announces one of its own. A kernel opens one
 //! to an announced address when it hears of it, and none for an endpoint that is added later: there endpoints are deleted in
 //! the second half of a run only, and what follows has the first path alone.
+//!
+//! With `--kernels` the kernel forwards in the box's place and the server speaks MPTCP itself, in transparent mode with the
+//! same flag and an announced address: what happens then is not the box's doing.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -15,14 +18,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
-use mimbox_converter::metrics::ConnectionList;
+use mimbox_converter::metrics::{ConnectionList, ConnectionRow};
 use mimbox_stack::{Counter, Rng};
 use serde::Serialize;
 
 use crate::lab::transfer::{ConnectionReport, Direction};
 use crate::lab::{
-    BoxProcess, Configuration, Family, Lab, LabOptions, Mode, Path, Plan, Rate, RunningTransfer, Transfer,
-    TransferReport, TransferServer, catch_interrupts, damage, interrupted,
+    BoxProcess, BoxRole, Configuration, Family, Lab, LabOptions, Mode, Path, Plan, Rate, RunningTransfer, ServerMptcp,
+    Transfer, TransferReport, TransferServer, catch_interrupts, damage, interrupted,
 };
 use crate::sim::draw::{between, chance, pick, stream};
 
@@ -55,6 +58,9 @@ pub struct StressArgs {
     /// How connections reach the box.
     #[arg(long, value_enum, default_value = "explicit")]
     pub mode: Mode,
+    /// The kernel forwards in the box's place, and the server speaks MPTCP itself: to compare with.
+    #[arg(long)]
+    pub kernels: bool,
     /// Two-way connections at a time.
     #[arg(long, default_value_t = 50)]
     pub connections: u64,
@@ -67,6 +73,9 @@ pub struct StressArgs {
     /// Rate of each path, in Mbit/s.
     #[arg(long, default_value_t = 40)]
     pub mbit: u64,
+    /// How long a full queue of a path takes to drain, in milliseconds.
+    #[arg(long, default_value_t = 40)]
+    pub queue_ms: u32,
     /// Prints all that is done as it is done.
     #[arg(long)]
     pub verbose: bool,
@@ -124,10 +133,62 @@ impl fmt::Display for Act {
 /// What was done, and when.
 type Done = Vec<(Duration, Act)>;
 
+/// Who stands between client and server.
+enum Middle {
+    Box(BoxProcess),
+    Kernels,
+}
+
+impl Middle {
+    /// The server's further address, where the kernels do as a transparent box does.
+    const ANNOUNCED: &str = "10.71.9.3";
+
+    fn start(lab: &Lab, args: &StressArgs) -> Result<Self> {
+        if !args.kernels {
+            return Ok(Self::Box(BoxProcess::start(lab, &Configuration::new(args.mode))?));
+        }
+        lab.server().ip("mptcp limits set subflows 8 add_addr_accepted 0\n")?;
+        if args.mode == Mode::Transparent {
+            let (addr, device) = (Self::ANNOUNCED, Plan::SERVER_INTERFACE);
+            lab.server().sysctl(&[("net.mptcp.allow_join_initial_addr_port", "0")])?;
+            lab.server().ip(&format!(
+                "address add {addr}/{} dev {device}\nmptcp endpoint add {addr} dev {device} signal\n",
+                Plan::PREFIX_V4
+            ))?;
+            Self::Kernels.route(lab)?;
+        }
+        Ok(Self::Kernels)
+    }
+
+    /// The announced address is reached by the second path, as the box's own there is.
+    fn route(&self, lab: &Lab) -> Result<()> {
+        let (addr, via) = (Self::ANNOUNCED, Plan::box_wan(Path::Second, Family::V4));
+        lab.client().ip(&format!("route replace {addr} via {via} dev {}\n", Path::Second.client_interface()))
+    }
+
+    /// How many connections have no subflow but by `path`, and how many there are.
+    fn without(&self, path: Path, lab: &Lab, connections: usize) -> Result<(usize, usize)> {
+        let other = Path::BOTH[1 - path.index()];
+        let Self::Box(middle) = self else {
+            let address = Plan::client(other, Family::V4).to_string();
+            let sockets = lab.server().run("ss", &["-Htn", "state", "established"])?;
+            let by_other = |line: &&str| line.split_whitespace().nth(3).is_some_and(|peer| peer.contains(&address));
+            return Ok((connections.saturating_sub(sockets.lines().filter(by_other).count()), connections));
+        };
+        let text = middle.ask(&["connections", "--json", "--limit", "1000"])?;
+        let list: ConnectionList = serde_json::from_str(&text).context("the list of connections")?;
+        let by_other = |row: &ConnectionRow| {
+            let mut client = row.subflows.iter().filter(|subflow| subflow.side == "client");
+            client.any(|subflow| subflow.port == other.index() as u8 && subflow.state == "Established")
+        };
+        Ok((list.connections.iter().filter(|row| !by_other(row)).count(), list.connections.len()))
+    }
+}
+
 /// What is as it is, because of what was done.
 struct Disturbance<'a> {
     lab: &'a Lab,
-    middle: &'a BoxProcess,
+    middle: &'a Middle,
     rng: Rng,
     began: Instant,
     /// The cut path, where, and until when.
@@ -142,6 +203,7 @@ struct Disturbance<'a> {
     done: Done,
     /// Links that were left alone, as connections got no subflow by the other path.
     given_up: usize,
+    connections: usize,
     verbose: bool,
 }
 
@@ -206,22 +268,14 @@ impl Disturbance<'_> {
         if self.calm_since.elapsed() < CALM {
             return Ok(false);
         }
-        let text = self.middle.ask(&["connections", "--json", "--limit", "1000"])?;
-        let list: ConnectionList = serde_json::from_str(&text).context("the list of connections")?;
-        let other = (1 - path.index()) as u8;
-        let by_other = |row: &mimbox_converter::metrics::ConnectionRow| {
-            let mut client = row.subflows.iter().filter(|subflow| subflow.side == "client");
-            client.any(|subflow| subflow.port == other && subflow.state == "Established")
-        };
-        let without = list.connections.iter().filter(|row| !by_other(row)).count();
+        let (without, all) = self.middle.without(path, self.lab, self.connections)?;
         if self.verbose && without > 0 {
-            let all = list.connections.len();
             eprintln!(
                 "{:8.3}  {without} of {all} have no subflow beside the {path:?} path",
                 self.began.elapsed().as_secs_f64()
             );
         }
-        Ok(!list.connections.is_empty() && without <= list.connections.len() / 10)
+        Ok(all > 0 && without <= all / 10)
     }
 
     fn act(&mut self, act: Act) -> Result<()> {
@@ -271,7 +325,11 @@ impl Disturbance<'_> {
 
     fn link(&self, path: Path, place: Place, up: bool) -> Result<()> {
         match place {
-            Place::Client => self.lab.set_path(path, up),
+            Place::Client => {
+                self.lab.set_path(path, up)?;
+                let routed = matches!(self.middle, Middle::Kernels) && path == Path::Second && up;
+                if routed { self.middle.route(self.lab) } else { Ok(()) }
+            }
             Place::Carrier => self.lab.set_carrier(path, up),
             Place::Port => self.lab.set_port(path, up),
         }
@@ -291,6 +349,7 @@ impl Disturbance<'_> {
 #[derive(Clone, Debug, Serialize)]
 struct Figures {
     mode: String,
+    kernels: bool,
     seed: u64,
     connections: u64,
     seconds: u64,
@@ -302,25 +361,39 @@ struct Figures {
     longest_pauses: [f64; 2],
     /// Seconds until the last connection had ended.
     wall: f64,
+    /// What the box counts; nothing without a box.
+    middle: Option<BoxFigures>,
+    given_up: usize,
+}
+
+/// What the box counts.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct BoxFigures {
     reinjections: u64,
     removed: u64,
     joins: u64,
-    given_up: usize,
 }
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { mode, seed, connections, seconds, done, bytes, wall, .. } = self;
-        let Self { longest_pauses: [down, up], reinjections, removed, joins, given_up, .. } = self;
+        let Self { longest_pauses: [down, up], middle, given_up, kernels, .. } = self;
         let done: Vec<String> = done.iter().map(|(what, count)| format!("{count} {what}")).collect();
         write!(
             f,
-            "{mode}, seed {seed}: {connections} connections, {seconds} s of disturbance ({}): {:.1} MB both ways in {wall:.1} s, \
-             longest pause {down:.2} s down, {up:.2} s up; the box withdrew {removed} addresses, took {joins} joins, sent {reinjections} \
-             segments again elsewhere; {given_up} links were left up, as connections had no other",
+            "{mode}{}, seed {seed}: {connections} connections, {seconds} s of disturbance ({}): {:.1} MB both ways in {wall:.1} s, \
+             longest pause {down:.2} s down, {up:.2} s up; ",
+            if *kernels { " with kernels" } else { "" },
             done.join(", "),
             *bytes as f64 / 1e6,
-        )
+        )?;
+        if let Some(BoxFigures { reinjections, removed, joins }) = middle {
+            write!(
+                f,
+                "the box withdrew {removed} addresses, took {joins} joins, sent {reinjections} segments again elsewhere; "
+            )?;
+        }
+        write!(f, "{given_up} links were left up, as connections had no other")
     }
 }
 
@@ -372,14 +445,25 @@ impl fmt::Display for Stressed {
 /// When it cannot be run to its end.
 pub fn stress(args: &StressArgs) -> Result<Stressed> {
     let mode = args.mode;
-    let rates = [Rate::mbit(args.mbit); 2];
-    let lab = Lab::build(LabOptions { mode, rates, ..LabOptions::default() })?;
+    let (routes, box_role, server_mptcp) = match args.kernels {
+        true => (Mode::Transparent, BoxRole::KernelRouter, ServerMptcp::On),
+        false => (mode, BoxRole::Ports, ServerMptcp::Off),
+    };
+    let lab = Lab::build(LabOptions {
+        mode: routes,
+        box_role,
+        server_mptcp,
+        rates: [Rate::mbit(args.mbit); 2],
+        queue_ms: args.queue_ms,
+        ..LabOptions::default()
+    })?;
     for namespace in [lab.client(), lab.server()] {
         // What a socket holds must be little beside what a connection carries in the time that counts as a stall.
         namespace.sysctl(&[("net.ipv4.tcp_wmem", "4096 65536 131072")])?;
     }
-    let middle = BoxProcess::start(&lab, &Configuration::new(mode))?;
-    let mut server = TransferServer::start(&lab, PORT)?;
+    let middle = Middle::start(&lab, args)?;
+    let mut server =
+        if args.kernels { TransferServer::start_mptcp(&lab, PORT)? } else { TransferServer::start(&lab, PORT)? };
     // Both paths full in both directions, for the time of the disturbance and a little more.
     let bytes = (args.mbit * 125_000 * 2 * args.seconds / args.connections.max(1)).max(1 << 16);
     let transfer = Transfer {
@@ -407,26 +491,21 @@ pub fn stress(args: &StressArgs) -> Result<Stressed> {
         backup: false,
         done: Vec::new(),
         given_up: 0,
+        connections: args.connections as usize,
         verbose: args.verbose,
     };
     disturb(args, &mut running, &mut disturbance)?;
     let (done, given_up) = (std::mem::take(&mut disturbance.done), disturbance.given_up);
     let report = running.finish(&lab, &mut server)?;
-    let idle = middle.wait_until_idle(GRACE);
-    let stats = middle.stats()?;
     let mut wrong = faults(&report, &lab)?;
-    wrong.extend(idle.err().map(|error| format!("{error:#}")));
-    let counters = &stats.counters;
-    for counter in BOX_SUSPICIOUS {
-        let value = counters.get(counter);
-        wrong.extend((value > 0).then(|| format!("the box counts {value} {}", counter.name())));
-    }
-    if stats.pool.in_use > 0 {
-        wrong.push(format!("the box holds {} frames when all is over", stats.pool.in_use));
-    }
+    let middle = match &middle {
+        Middle::Box(middle) => Some(examine(middle, &mut wrong)?),
+        Middle::Kernels => None,
+    };
     let count = |what: fn(&Act) -> bool| done.iter().filter(|(_, act)| what(act)).count();
     let figures = Figures {
         mode: mode.to_string(),
+        kernels: args.kernels,
         seed: args.seed,
         connections: args.connections,
         seconds: args.seconds,
@@ -439,12 +518,29 @@ pub fn stress(args: &StressArgs) -> Result<Stressed> {
         bytes: report.client.iter().map(|connection| connection.sent + connection.received).sum(),
         longest_pauses: [&report.client, &report.server].map(|received| longest_pause(received)),
         wall: report.wall.as_secs_f64(),
-        reinjections: counters.get(Counter::MptcpReinjections),
-        removed: counters.get(Counter::MptcpRemoveAddrOut),
-        joins: counters.get(Counter::MptcpJoinAccepted),
+        middle,
         given_up,
     };
     Ok(Stressed { figures, wrong, pauses: pauses(&report), done })
+}
+
+/// What the box counted; what it should not have is noted in `wrong`.
+fn examine(middle: &BoxProcess, wrong: &mut Vec<String>) -> Result<BoxFigures> {
+    wrong.extend(middle.wait_until_idle(GRACE).err().map(|error| format!("{error:#}")));
+    let stats = middle.stats()?;
+    let counters = &stats.counters;
+    for counter in BOX_SUSPICIOUS {
+        let value = counters.get(counter);
+        wrong.extend((value > 0).then(|| format!("the box counts {value} {}", counter.name())));
+    }
+    if stats.pool.in_use > 0 {
+        wrong.push(format!("the box holds {} frames when all is over", stats.pool.in_use));
+    }
+    Ok(BoxFigures {
+        reinjections: counters.get(Counter::MptcpReinjections),
+        removed: counters.get(Counter::MptcpRemoveAddrOut),
+        joins: counters.get(Counter::MptcpJoinAccepted),
+    })
 }
 
 fn disturb(args: &StressArgs, running: &mut RunningTransfer, disturbance: &mut Disturbance<'_>) -> Result<()> {
@@ -480,8 +576,8 @@ fn pauses(report: &TransferReport) -> Vec<String> {
     for (end, connections) in [("client", &report.client), ("server", &report.server)] {
         for connection in connections.iter().filter(|connection| connection.longest_pause > LONGEST_PAUSE) {
             wrong.push(format!(
-                "connection {}: the {end} received nothing for {:.2} s",
-                connection.seed, connection.longest_pause
+                "connection {}: the {end} received nothing for {:.2} s, from {:.1} s on",
+                connection.seed, connection.longest_pause, connection.longest_pause_from
             ));
         }
     }

@@ -28,6 +28,8 @@ pub(super) struct Received {
     pub(super) first_difference: Option<u64>,
     /// The longest time between two reads that gave data.
     pub(super) longest_pause: Duration,
+    /// When it began.
+    pub(super) longest_pause_from: Option<Instant>,
 }
 
 /// Where to stop short, for resets.
@@ -92,8 +94,10 @@ pub(super) fn receive(
             }
             Ok(count) => {
                 let now = Instant::now();
-                let pause = last.replace(now).map_or(Duration::ZERO, |last| now.duration_since(last));
-                received.longest_pause = received.longest_pause.max(pause);
+                let from = last.replace(now).unwrap_or(now);
+                if now.duration_since(from) > received.longest_pause {
+                    (received.longest_pause, received.longest_pause_from) = (now.duration_since(from), Some(from));
+                }
                 checker.take(&buffer[..count]);
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -177,6 +181,10 @@ impl Gather {
             peer_sent_sha256: self.received.peer_digest.as_ref().map(hex),
             first_difference: self.received.first_difference,
             longest_pause: self.received.longest_pause.as_secs_f64(),
+            longest_pause_from: self
+                .received
+                .longest_pause_from
+                .map_or(0.0, |from| from.saturating_duration_since(self.began).as_secs_f64()),
             connect_seconds: self.connect_seconds,
             seconds: self.began.elapsed().as_secs_f64(),
             congestion,

@@ -167,6 +167,9 @@ pub struct ConnectionReport {
     /// Seconds of the longest time between two reads that gave data.
     #[serde(default)]
     pub longest_pause: f64,
+    /// When it began, in seconds since the connection did.
+    #[serde(default)]
+    pub longest_pause_from: f64,
     /// Seconds until the connection stood (client only).
     pub connect_seconds: f64,
     /// Seconds from then to its end.
