@@ -75,6 +75,7 @@ counters! {
     TcpRetransmits = "tcp_retransmits": "segments sent again",
     TcpFastRetransmits = "tcp_fast_retransmits": "times that loss recovery was entered on SACK or duplicate ACKs",
     TcpTimeouts = "tcp_timeouts": "retransmission timeouts",
+    TcpHeardAgain = "tcp_heard_again": "connections heard again after a silence with several timeouts, whose data was sent again at once",
     TcpTailProbes = "tcp_tail_probes": "tail loss probes sent",
     TcpSpurious = "tcp_spurious": "recoveries undone because nothing had been lost",
     TcpMarksIn = "tcp_marks_in": "segments received with a congestion mark (ECN)",

@@ -43,8 +43,7 @@ impl Conn<'_> {
         env: &mut Env<'_>,
     ) -> Outcome {
         self.take_timestamp(now, segment);
-        self.cold.heard_at = now;
-        self.cold.keepalives = 0;
+        self.hear(now, env);
         let mut outcome = Outcome::ACCEPTED;
         let only_data = frame.is_some() && segment.ack == self.hot.snd_una && segment.options.sack.is_empty();
         outcome |= if only_data { self.take_window(now, segment) } else { self.on_acknowledgment(now, segment, env) };

@@ -55,8 +55,7 @@ impl Conn<'_> {
             }
         };
         outcome |= Outcome::ACCEPTED;
-        self.cold.heard_at = now;
-        self.cold.keepalives = 0;
+        self.hear(now, env);
         let marked = segment.ecn == Ecn::Ce || segment.flags.contains(TcpFlags::CWR);
         if marked && self.hot.flags.contains(ConnFlags::ECN) && !segment.flags.contains(TcpFlags::SYN) {
             self.receive_ecn(segment, env);
@@ -162,8 +161,7 @@ impl Conn<'_> {
         let valid = segment.flags.contains(TcpFlags::ACK) && news <= self.hot.snd_nxt.distance_from(self.hot.snd_una);
         if valid && self.hot.state.is_synchronized() {
             // RFC 1122 §4.2.3.6: whoever probes our closed window is there, and need not be asked.
-            self.cold.heard_at = now;
-            self.cold.keepalives = 0;
+            self.hear(now, env);
             if news > 0 {
                 // RFC 9293 §3.10.7.4: with a zero window valid ACKs are still taken.
                 outcome |= self.on_acknowledgment(now, segment, env);

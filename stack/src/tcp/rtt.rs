@@ -83,6 +83,11 @@ impl Rtt {
         Duration::from_micros(backed_off.min(config.max_rto.as_micros()))
     }
 
+    /// The retransmission timeout without any backoff.
+    pub(super) fn base_rto(&self) -> Duration {
+        Duration::from_micros(u64::from(self.rto_us))
+    }
+
     /// Smoothed RTT; zero before the first sample.
     pub(super) fn srtt(&self) -> Duration {
         Duration::from_nanos(self.srtt_ns)

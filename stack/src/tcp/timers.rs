@@ -80,6 +80,28 @@ impl Conn<'_> {
         self.hot.rto_at = now;
     }
 
+    /// The peer is heard.
+    #[inline]
+    pub(super) fn hear(&mut self, now: Instant, env: &mut Env<'_>) {
+        if self.hot.flags.contains(ConnFlags::LOSS) {
+            self.hear_again(now, env);
+        }
+        self.cold.heard_at = now;
+        self.cold.keepalives = 0;
+    }
+
+    /// A silence of more than a timeout, in which timers backed off, was a cut rather than congestion: what waits is sent
+    /// again now, and not when a timer fires that has backed off. RFC 6069 does as much where routers tell of the cut.
+    #[cold]
+    fn hear_again(&mut self, now: Instant, env: &mut Env<'_>) {
+        let rtt = &self.cold.rtt;
+        let timed_out = rtt.backoff > 1 && self.cold.timer == TimerKind::Retransmit && self.hot.snd_wnd > 0;
+        if timed_out && now.since(self.cold.heard_at) > rtt.base_rto() {
+            env.counters.inc(Counter::TcpHeardAgain);
+            self.path_is_back(now);
+        }
+    }
+
     /// The peer has not answered for too long: the connection ends, and a reset says so should it still be there.
     pub(super) fn give_up(&mut self, env: &mut Env<'_>) -> Outcome {
         env.counters.inc(Counter::TcpUserTimeouts);
