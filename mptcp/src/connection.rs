@@ -330,7 +330,8 @@ impl Connection {
         let rcv_nxt = conn.rcv_nxt();
         let beyond_gap = frame.is_some() && segment.seq.after(rcv_nxt);
         if beyond_gap && conn.ooo_frames() == 0 {
-            self.subflows[index].burden.gaps += 1;
+            let gaps = &mut self.subflows[index].burden.gaps;
+            *gaps = gaps.saturating_add(1);
         }
         let crowded = beyond_gap && self.is_crowded(index, segment.seq, conns, env);
         let ahead = crowded || self.overtakes_keys(segment, rcv_nxt);
