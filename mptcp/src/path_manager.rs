@@ -143,11 +143,6 @@ impl Connection {
         }
     }
 
-    /// Takes back what waits to be said on subflow `index` and matches.
-    fn forget_signal(&mut self, index: usize, matches: impl Fn(&MptcpOption) -> bool) {
-        self.subflows[index].signals.retain(|option| !matches(option));
-    }
-
     /// Addresses of ours that the peer may open subflows to, with their IDs: that of the first subflow, and those announced.
     pub fn told_addresses(&self) -> impl Iterator<Item = (u8, IpAddr)> + '_ {
         let initial = (!self.paths.initial_withdrawn && !self.config.deny_join_initial_address)
@@ -196,7 +191,8 @@ impl Connection {
                 // The MP_JOIN itself says it.
                 return;
             }
-            self.forget_signal(index, |option| matches!(option, MptcpOption::Prio { .. }));
+            // An older wish that still waits would contradict it.
+            self.subflows[index].signals.retain(|option| !matches!(option, MptcpOption::Prio { .. }));
             env.counters.inc(Counter::MptcpPrioOut);
             self.signal(index, MptcpOption::Prio { backup, addr_id: None }, conns);
         }

@@ -91,7 +91,8 @@ impl Conn<'_> {
     }
 
     /// A silence of more than a timeout, in which timers backed off, was a cut rather than congestion: what waits is sent
-    /// again now, and not when a timer fires that has backed off. RFC 6069 does as much where routers tell of the cut.
+    /// again now, and not when a timer fires that has backed off. RFC 6069 does as much where routers tell of the cut. A window
+    /// that is closed has probes of its own.
     #[cold]
     fn hear_again(&mut self, now: Instant, env: &mut Env<'_>) {
         let rtt = &self.cold.rtt;

@@ -140,29 +140,29 @@ enum Middle {
 }
 
 impl Middle {
-    /// The server's further address, where the kernels do as a transparent box does.
-    const ANNOUNCED: &str = "10.71.9.3";
-
     fn start(lab: &Lab, args: &StressArgs) -> Result<Self> {
         if !args.kernels {
             return Ok(Self::Box(BoxProcess::start(lab, &Configuration::new(args.mode))?));
         }
         lab.server().ip("mptcp limits set subflows 8 add_addr_accepted 0\n")?;
         if args.mode == Mode::Transparent {
-            let (addr, device) = (Self::ANNOUNCED, Plan::SERVER_INTERFACE);
+            let (addr, device) = (Plan::server_further(Family::V4), Plan::SERVER_INTERFACE);
             lab.server().sysctl(&[("net.mptcp.allow_join_initial_addr_port", "0")])?;
             lab.server().ip(&format!(
-                "address add {addr}/{} dev {device}\nmptcp endpoint add {addr} dev {device} signal\n",
-                Plan::PREFIX_V4
+                "address add {} dev {device}\nmptcp endpoint add {addr} dev {device} signal\n",
+                Plan::with_prefix(addr)
             ))?;
-            Self::Kernels.route(lab)?;
+            Self::Kernels.route(args.mode, lab)?;
         }
         Ok(Self::Kernels)
     }
 
-    /// The announced address is reached by the second path, as the box's own there is.
-    fn route(&self, lab: &Lab) -> Result<()> {
-        let (addr, via) = (Self::ANNOUNCED, Plan::box_wan(Path::Second, Family::V4));
+    /// What the kernels announce in transparent mode is reached by the second path, as the box's own address there is.
+    fn route(&self, mode: Mode, lab: &Lab) -> Result<()> {
+        if matches!(self, Self::Box(_)) || mode == Mode::Explicit {
+            return Ok(());
+        }
+        let (addr, via) = (Plan::server_further(Family::V4), Plan::box_wan(Path::Second, Family::V4));
         lab.client().ip(&format!("route replace {addr} via {via} dev {}\n", Path::Second.client_interface()))
     }
 
@@ -204,6 +204,7 @@ struct Disturbance<'a> {
     /// Links that were left alone, as connections got no subflow by the other path.
     given_up: usize,
     connections: usize,
+    mode: Mode,
     verbose: bool,
 }
 
@@ -327,8 +328,7 @@ impl Disturbance<'_> {
         match place {
             Place::Client => {
                 self.lab.set_path(path, up)?;
-                let routed = matches!(self.middle, Middle::Kernels) && path == Path::Second && up;
-                if routed { self.middle.route(self.lab) } else { Ok(()) }
+                if up && path == Path::Second { self.middle.route(self.mode, self.lab) } else { Ok(()) }
             }
             Place::Carrier => self.lab.set_carrier(path, up),
             Place::Port => self.lab.set_port(path, up),
@@ -492,6 +492,7 @@ pub fn stress(args: &StressArgs) -> Result<Stressed> {
         done: Vec::new(),
         given_up: 0,
         connections: args.connections as usize,
+        mode,
         verbose: args.verbose,
     };
     disturb(args, &mut running, &mut disturbance)?;

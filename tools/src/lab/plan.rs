@@ -104,6 +104,11 @@ impl Plan {
         Self::address(9, 2, family)
     }
 
+    /// Another address for the server, which no lab gives it by itself.
+    pub fn server_further(family: Family) -> IpAddr {
+        Self::address(9, 3, family)
+    }
+
     /// An address on the server's network where nobody answers.
     pub fn nobody(family: Family) -> IpAddr {
         Self::address(9, 77, family)
