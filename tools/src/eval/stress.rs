@@ -33,7 +33,9 @@ use crate::sim::draw::{between, chance, pick, stream};
 const PORT: u16 = 5001;
 /// Between two things that are done.
 const STEP: Duration = Duration::from_millis(200);
-/// How long both paths have been there before one is taken away: joins and backed-off timers need their time.
+/// How long both paths have been there before one is taken away, beyond the time that the last cut took. A sender's timer
+/// doubles while a path is cut (RFC 6298 §5.5): it may try again only as long after the mend as the cut took, and until then the
+/// path does nothing for that connection. Joins need their time too.
 const CALM: Duration = Duration::from_secs(1);
 /// How long the rest is left alone so that a link that is to be taken away can be.
 const HOLD: Duration = Duration::from_secs(5);
@@ -130,6 +132,15 @@ impl fmt::Display for Act {
     }
 }
 
+/// A path that is away.
+#[derive(Clone, Copy, Debug)]
+struct Cut {
+    path: Path,
+    place: Place,
+    since: Instant,
+    until: Instant,
+}
+
 /// What was done, and when.
 type Done = Vec<(Duration, Act)>;
 
@@ -191,11 +202,11 @@ struct Disturbance<'a> {
     middle: &'a Middle,
     rng: Rng,
     began: Instant,
-    /// The cut path, where, and until when.
-    cut: Option<(Path, Place, Instant)>,
+    cut: Option<Cut>,
     /// The link that is to go as soon as it may.
     wanted: Option<Wanted>,
-    calm_since: Instant,
+    /// Until when no path is taken away.
+    calm_until: Instant,
     has_endpoint: bool,
     /// From when on endpoints are deleted.
     deletes_from: Instant,
@@ -211,7 +222,7 @@ struct Disturbance<'a> {
 impl Disturbance<'_> {
     /// Does the next thing. One link at most is away, and nothing is done to the other path meanwhile.
     fn step(&mut self) -> Result<()> {
-        if let Some((path, place, until)) = self.cut {
+        if let Some(Cut { path, place, until, .. }) = self.cut {
             if Instant::now() >= until {
                 self.act(Act::Mend(path, place))?;
             } else if path == Path::First || !chance(&mut self.rng, 500_000) {
@@ -226,10 +237,10 @@ impl Disturbance<'_> {
             return self.prepare_to_cut(wanted);
         }
         let act = match between(&mut self.rng, 0, 9) {
-            3 | 4 if self.has_endpoint && Instant::now() >= self.deletes_from => Act::DeleteEndpoint,
+            3 | 4 if self.has_endpoint && self.is_calm() && Instant::now() >= self.deletes_from => Act::DeleteEndpoint,
             0..=4 if self.has_endpoint => Act::Change { backup: !self.backup },
             0..=4 => Act::AddEndpoint { backup: chance(&mut self.rng, 300_000) },
-            5 | 6 => {
+            number if number <= 6 || !self.is_calm() => {
                 let subflows = between(&mut self.rng, 0, 4);
                 Act::Limits { subflows, accepted: between(&mut self.rng, 0, 4) }
             }
@@ -263,10 +274,14 @@ impl Disturbance<'_> {
         self.act(act)
     }
 
+    fn is_calm(&self) -> bool {
+        Instant::now() >= self.calm_until
+    }
+
     /// True when the other path is there, and nine of ten connections have a subflow by it. A kernel does not always join
     /// again; the cut is shorter than the time that counts as a stall, so that this is no excuse for one.
     fn may_cut(&self, path: Path) -> Result<bool> {
-        if self.calm_since.elapsed() < CALM {
+        if !self.is_calm() {
             return Ok(false);
         }
         let (without, all) = self.middle.without(path, self.lab, self.connections)?;
@@ -288,20 +303,23 @@ impl Disturbance<'_> {
         match act {
             Act::Cut(path, place) => {
                 let time = Duration::from_millis(between(&mut self.rng, 200, 2_000));
-                self.cut = Some((path, place, Instant::now() + time));
+                let since = Instant::now();
+                self.cut = Some(Cut { path, place, since, until: since + time });
                 self.link(path, place, false)
             }
             Act::Mend(path, place) => {
-                (self.cut, self.calm_since) = (None, Instant::now());
+                let took = self.cut.take().map_or(Duration::ZERO, |cut| cut.since.elapsed());
+                self.calm_until = Instant::now() + took + CALM;
                 self.link(path, place, true)
             }
             Act::AddEndpoint { backup } => {
-                (self.has_endpoint, self.backup, self.calm_since) = (true, backup, Instant::now());
+                (self.has_endpoint, self.backup) = (true, backup);
+                self.calm_until = self.calm_until.max(Instant::now() + CALM);
                 let word = if backup { " backup" } else { "" };
                 client.ip(&format!("mptcp endpoint add {second} dev c1 subflow{word}\n"))
             }
             Act::DeleteEndpoint => {
-                (self.has_endpoint, self.calm_since) = (false, Instant::now());
+                (self.has_endpoint, self.calm_until) = (false, Instant::now() + CALM);
                 client.ip(&format!("mptcp endpoint delete id {}\n", self.endpoint_id()?))
             }
             Act::Change { backup } => {
@@ -337,7 +355,7 @@ impl Disturbance<'_> {
 
     /// Puts everything as it was at first, so that what is left can end.
     fn end(&mut self) -> Result<()> {
-        if let Some((path, place, _)) = self.cut {
+        if let Some(Cut { path, place, .. }) = self.cut {
             self.act(Act::Mend(path, place))?;
         }
         self.act(Act::Limits { subflows: 2, accepted: 2 })?;
@@ -482,7 +500,7 @@ pub fn stress(args: &StressArgs) -> Result<Stressed> {
         began,
         cut: None,
         wanted: None,
-        calm_since: began,
+        calm_until: began + CALM,
         has_endpoint: true,
         deletes_from: match mode {
             Mode::Explicit => began,
