@@ -238,7 +238,7 @@ impl Connection {
         let mut list = Candidates::new();
         for (index, subflow) in open().filter(|(_, subflow)| rank(subflow) == best) {
             let Some(conn) = conns.get(subflow.id) else { continue };
-            let queued = conn.in_flight_bytes().saturating_add(conn.unsent_bytes());
+            let queued = conn.in_flight_bytes().saturating_add(conn.waiting_bytes());
             let candidate = Candidate {
                 index,
                 holder: subflow.holder,

@@ -41,7 +41,7 @@ impl Conn<'_> {
         if !segment.options.sack.is_empty() && self.hot.flags.contains(ConnFlags::SACK) {
             self.take_sack(segment, &mut freed);
         }
-        let rtt_us = self.sample_rtt(now, now_us, segment, &freed);
+        let rtt_us = self.sample_rtt(now, now_us, segment, advanced, &freed);
         self.cold.rack.advance(now_us, &freed);
         self.validate_cwnd(in_flight);
         let irregular = duplicate
@@ -99,6 +99,7 @@ impl Conn<'_> {
         blocks.retain(|block| {
             block.start.at_or_after(una) && block.end.at_or_before(nxt) && block.start.before(block.end)
         });
+        freed.disregard_echo();
         self.cold.ring.sack(&blocks, freed);
     }
 
@@ -114,7 +115,14 @@ impl Conn<'_> {
     }
 
     /// RFC 6298 §3 (Karn): only segments that were sent once are measured by their own time.
-    fn sample_rtt(&mut self, now: Instant, now_us: u32, segment: &SegmentIn, freed: &Freed) -> Option<u32> {
+    fn sample_rtt(
+        &mut self,
+        now: Instant,
+        now_us: u32,
+        segment: &SegmentIn,
+        advanced: bool,
+        freed: &Freed,
+    ) -> Option<u32> {
         match freed.sent_us {
             Some(sent_us) if !freed.retransmitted => {
                 let rtt = now_us.wrapping_sub(sent_us);
@@ -122,7 +130,9 @@ impl Conn<'_> {
                 self.cold.rtt.sample(rtt, now.as_millis() as u32, per_round, &self.cold.config);
                 Some(rtt)
             }
-            _ if freed.retransmitted => {
+            // RFC 7323 §4.1: an echo is a measurement only where the acknowledgment advances; it is of what filled a gap, or
+            // came before one (§4.3), and beside a report of what lies beyond it can be of any age.
+            _ if freed.retransmitted && advanced => {
                 self.sample_rtt_by_timestamp(now, segment);
                 None
             }

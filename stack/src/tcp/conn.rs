@@ -474,12 +474,14 @@ facts! {
     sending_mss(self) -> u16 = self.hot.snd_mss;
     /// Slow-start threshold in bytes.
     ssthresh(self) -> u32 = self.cold.cc.ssthresh;
-    /// Bytes that the congestion window leaves beyond what is in flight and queued; none while everything goes in order,
-    /// segment by segment ([`Conn::keep_in_order`]).
+    /// Bytes that wait to be sent, for the first time or again.
+    waiting_bytes(self) -> u32 = self.cold.ring.unsent.saturating_add(self.cold.ring.lost);
+    /// Bytes that the congestion window leaves beyond what is in flight and what waits to be sent; none while everything goes
+    /// in order, segment by segment ([`Conn::keep_in_order`]).
     cwnd_space(self) -> u32 = if self.hot.flags.contains(ConnFlags::IN_ORDER) {
         0
     } else {
-        self.hot.cwnd.saturating_sub(self.in_flight_bytes()).saturating_sub(self.cold.ring.unsent)
+        self.hot.cwnd.saturating_sub(self.in_flight_bytes()).saturating_sub(self.waiting_bytes())
     };
     /// Smoothed RTT; zero before the first sample.
     srtt(self) -> Duration = self.cold.rtt.srtt();

@@ -75,6 +75,12 @@ impl Freed {
         Self { now, min_rtt_us, echo_age_us, ..Self::default() }
     }
 
+    /// What follows arrived beyond a gap: the peer's timestamp echoes what came before that (RFC 7323 §4.3), and tells nothing
+    /// of these segments.
+    pub(super) fn disregard_echo(&mut self) {
+        self.echo_age_us = None;
+    }
+
     #[inline]
     fn note(&mut self, segment: &TxSegment, fack: SeqNum) {
         self.largest = self.largest.max(segment.len);

@@ -299,3 +299,19 @@ fn what_is_cut_for_a_tiny_segment_size_costs_no_frames() {
     solo.say(Say::ack(3_000));
     solo.finish();
 }
+
+#[test]
+fn what_is_lost_takes_the_room_in_the_window_before_an_owner_does() {
+    let mut solo = Solo::usual();
+    ten_out(&mut solo);
+    assert_eq!(spans(&solo.wait(Duration::from_secs(1))).last(), Some(&(0, 1_000)), "a timeout");
+    let lost = solo.end.with(|conn, _| conn.cold.ring.lost);
+    assert!(lost >= 8 * FULL, "{lost} bytes lost");
+    // Before the next segment is built, MPTCP asks how much the subflow takes.
+    solo.take(Say::ack(1_000));
+    let (cwnd, space) = solo.end.with(|conn, _| (conn.cwnd(), conn.cwnd_space()));
+    assert!(cwnd >= FULL, "{cwnd}");
+    assert_eq!(space, 0, "all of {cwnd} bytes is for what is lost");
+    assert!(solo.poll().iter().all(|sent| sent.retransmit));
+    solo.finish();
+}
