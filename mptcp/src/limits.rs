@@ -49,11 +49,14 @@ pub const MIN_DATA_RTO: Duration = Duration::from_millis(200);
 
 /// While a subflow is backup at our wish, it is looked so often whether the others bring something.
 pub const RELIEF_STEP: Duration = Duration::from_millis(250);
-/// In so many times as long it is measured which subflow holds the others up,
+/// In so many times as long it shows whether they bring more than all did before.
 pub const RELIEF_STEPS: u32 = 4;
+/// In so many times as long it is measured which subflow holds the others up; what was measured before that counts half as much
+/// each time,
+pub const RELIEF_MEASURE_STEPS: u32 = 2;
 /// and a subflow that does so many times in a row is asked for as backup.
 pub const RELIEF_ROUNDS: u8 = 2;
-/// Bytes of all subflows without which a measurement says nothing.
+/// Bytes of all subflows, thus counted, without which a measurement says nothing.
 pub const RELIEF_LEAST_BYTES: u64 = 256 * 1400;
 /// How long a subflow is left as backup before it gets another trial; doubled each time,
 pub const RELIEF_PAUSE: Duration = Duration::from_secs(60);

@@ -9,9 +9,13 @@ use mimbox_stack::{Duration, Env, Instant};
 
 use crate::connection::{Connection, Mode};
 use crate::event::Event;
-use crate::limits::{RELIEF_LEAST_BYTES, RELIEF_PAUSE, RELIEF_PAUSES, RELIEF_ROUNDS, RELIEF_STEP, RELIEF_STEPS};
+use crate::limits::{
+    RELIEF_LEAST_BYTES, RELIEF_MEASURE_STEPS, RELIEF_PAUSE, RELIEF_PAUSES, RELIEF_ROUNDS, RELIEF_STEP, RELIEF_STEPS,
+};
 use crate::subflow::Subflow;
 
+/// How long a measurement takes.
+const MEASUREMENT: Duration = Duration::from_millis(RELIEF_STEP.as_millis() * RELIEF_MEASURE_STEPS as u64);
 /// Payload of a usual segment, in bytes: what a loss is counted against.
 const SEGMENT: u64 = 1400;
 /// A subflow that brings less than one byte in so many may be dispensable.
@@ -30,6 +34,8 @@ pub(crate) struct Burden {
     held_up: u64,
     /// Times that a segment arrived with one missing before it, and none had been missing.
     pub(crate) gaps: u32,
+    /// What earlier measurements came to, those further back counting less.
+    faded: Share,
     /// Measurements in a row in which it did nothing but hold others up.
     rounds: u8,
     /// What all brought in these.
@@ -38,15 +44,45 @@ pub(crate) struct Burden {
     asked: bool,
 }
 
-impl Burden {
-    /// True when a subflow that has brought `bytes` of `total` in a measurement does nothing but hold the others up.
-    fn is_heavy(&self, bytes: u64, total: u64) -> bool {
-        let gaps = u64::from(self.gaps);
+/// A subflow's share in what happened.
+#[derive(Clone, Copy, Debug, Default)]
+struct Share {
+    /// Bytes that it brought.
+    bytes: u64,
+    /// Bytes by other subflows that waited for some of its own.
+    held_up: u64,
+    /// Gaps, in 1/16.
+    gaps: u64,
+}
+
+/// What a gap counts in [`Share::gaps`].
+const GAP: u64 = 16;
+
+impl Share {
+    /// With another measurement.
+    fn and(self, new: Self) -> Self {
+        Self {
+            bytes: self.bytes / 2 + new.bytes,
+            held_up: self.held_up / 2 + new.held_up,
+            gaps: self.gaps / 2 + new.gaps,
+        }
+    }
+
+    /// True when a subflow with this share of `total` bytes does nothing but hold the others up.
+    fn is_heavy(&self, total: u64) -> bool {
         total >= RELIEF_LEAST_BYTES
-            && bytes * DISPENSABLE < total
+            && self.bytes * DISPENSABLE < total
             && self.held_up * WAITING >= total
-            && gaps > 1
-            && gaps * LOSSY * SEGMENT >= bytes
+            && self.gaps > GAP
+            && self.gaps * LOSSY * SEGMENT >= self.bytes * GAP
+    }
+}
+
+impl Burden {
+    /// The measurement is over.
+    fn fade(&mut self, bytes: u64) {
+        let new = Share { bytes, held_up: self.held_up, gaps: u64::from(self.gaps) * GAP };
+        self.faded = self.faded.and(new);
     }
 }
 
@@ -61,7 +97,7 @@ pub(crate) struct Relief {
     trials: u8,
     /// Steps since that.
     steps: u8,
-    /// What all brought before that in a measurement.
+    /// What all brought before that in [`RELIEF_STEPS`].
     before: u64,
     /// What they bring without it.
     after: u64,
@@ -77,7 +113,10 @@ impl Connection {
     /// `bytes` that had come by other subflows waited for what has just come by subflow `index`.
     pub(crate) fn note_held_up(&mut self, now: Instant, index: usize, bytes: u64) {
         if self.relief.due == Instant::MAX && self.config.ask_backup {
-            self.measure(now + RELIEF_STEP * u64::from(RELIEF_STEPS));
+            for subflow in &mut self.subflows {
+                subflow.burden.faded = Share::default();
+            }
+            self.measure(now + MEASUREMENT);
         }
         if let Some(subflow) = self.subflows.get_mut(index) {
             subflow.burden.held_up += bytes;
@@ -88,8 +127,8 @@ impl Connection {
     fn measure(&mut self, until: Instant) {
         self.relief.due = until;
         for subflow in &mut self.subflows {
-            let Burden { rounds, meanwhile, asked, .. } = subflow.burden;
-            subflow.burden = Burden { before: subflow.bytes_received, rounds, meanwhile, asked, ..Burden::default() };
+            let burden = &mut subflow.burden;
+            (burden.before, burden.held_up, burden.gaps) = (subflow.bytes_received, 0, 0);
         }
     }
 
@@ -103,9 +142,13 @@ impl Connection {
         if self.subflows.iter().any(|subflow| subflow.burden.asked) {
             return self.watch(now, total, conns, env);
         }
+        for subflow in &mut self.subflows {
+            subflow.burden.fade(brought(subflow));
+        }
+        let all = self.subflows.iter().map(|subflow| subflow.burden.faded.bytes).sum();
         let mut heaviest = None;
         for (index, subflow) in self.subflows.iter_mut().enumerate() {
-            let heavy = subflow.burden.is_heavy(brought(subflow), total);
+            let heavy = subflow.burden.faded.is_heavy(all);
             let Burden { rounds, meanwhile, .. } = &mut subflow.burden;
             (*rounds, *meanwhile) = if heavy { (rounds.saturating_add(1), *meanwhile + total) } else { (0, 0) };
             let rounds = *rounds;
@@ -115,7 +158,8 @@ impl Connection {
         }
         match heaviest {
             Some((index, rounds)) if rounds >= RELIEF_ROUNDS && now >= self.relief.until && self.has_others(index) => {
-                let (trials, before) = (self.relief.trials, self.subflows[index].burden.meanwhile / u64::from(rounds));
+                let (trials, measured) = (self.relief.trials, u64::from(rounds) * u64::from(RELIEF_MEASURE_STEPS));
+                let before = self.subflows[index].burden.meanwhile * u64::from(RELIEF_STEPS) / measured;
                 self.relief = Relief {
                     until: now + pause(trials),
                     trials: trials.saturating_add(1),
@@ -126,7 +170,7 @@ impl Connection {
                 self.measure(now + RELIEF_STEP);
             }
             _ if self.subflows.iter().any(|subflow| subflow.burden.held_up > 0) => {
-                self.measure(now + RELIEF_STEP * u64::from(RELIEF_STEPS));
+                self.measure(now + MEASUREMENT);
             }
             _ => {}
         }
@@ -154,8 +198,9 @@ impl Connection {
                 (self.subflows[index].burden.rounds, self.subflows[index].burden.meanwhile) = (0, 0);
                 self.ask(index, false, conns, env);
             }
+            self.subflows[index].burden.faded = Share::default();
         }
-        self.measure(now + RELIEF_STEP * u64::from(RELIEF_STEPS));
+        self.measure(now + MEASUREMENT);
     }
 
     /// True when another subflow than `index` carries data.
