@@ -28,8 +28,8 @@ demo: setup
 	$(CARGO) build --release -p mimbox-converter -p mimbox-tools --bins
 	$(AS_ROOT) target/release/mimbox-lab demo $(DEMO)
 
-# Units, properties, models, simulation, replay, and end to end on real packets.
-test: setup
+# Instructions of a segment, units, properties, models, simulation, replay, and end to end on real packets.
+test: setup counts
 	$(CARGO) build --workspace --bins
 	$(CARGO) test --workspace
 
@@ -44,7 +44,7 @@ bench: setup
 	$(CARGO) bench --workspace --benches
 
 # Whether a segment costs more instructions than the repository has on record.
-counts:
+counts: setup
 	$(CARGO) test --release -p mimbox-tools --test counts
 
 lint: setup
