@@ -32,12 +32,14 @@ fn stand(mode: Mode, seed: u64) -> Result<Option<Stressed>> {
 fn clients_by_explicit_mode_stand_all_that_changes_while_data_flows() -> Result<()> {
     let Some(stressed) = stand(Mode::Explicit, 1)? else { return Ok(()) };
     // Nor does one stand still for more than 5 s.
-    ensure!(stressed.pauses().is_empty(), "{stressed}");
+    ensure!(stressed.paused_downloads().is_empty() && stressed.paused_uploads().is_empty(), "{stressed}");
     Ok(())
 }
 
 #[test]
 fn clients_by_transparent_mode_stand_all_that_changes_while_data_flows() -> Result<()> {
-    // Connections do stand still for longer here: docs/not-done.md.
-    stand(Mode::Transparent, 1).map(drop)
+    let Some(stressed) = stand(Mode::Transparent, 1)? else { return Ok(()) };
+    // When an upload goes on that has the first path only is the kernel's affair: docs/not-done.md.
+    ensure!(stressed.paused_downloads().is_empty(), "{stressed}");
+    Ok(())
 }

@@ -1,8 +1,9 @@
 //! Everything that a client's operator can do to MPTCP while data flows, at random, every fifth of a second.
 //!
 //! Endpoints are added and deleted, made backup and regular, limits changed, links taken away at the client, between it and
-//! the box, and at the box itself. One path always stays up, a link is taken away for two seconds at most, and only when nearly
-//! every connection has a subflow by the other one: so whatever stalls, differs or is reset then is a fault.
+//! the box, and at the box itself. One path always stays up, a link is taken away for two seconds at most, and no path before a
+//! sender whose timer has backed off can have tried again, nor before nearly every connection has a subflow by the other one: so
+//! whatever stalls, differs or is reset then is a fault.
 //!
 //! A transparent box forbids subflows to the server's address (RFC 8684 §3.1) and announces one of its own. A kernel opens one
 //! to an announced address when it hears of it, and none for an endpoint that is added later: there endpoints are deleted in
@@ -420,8 +421,30 @@ impl fmt::Display for Figures {
 pub struct Stressed {
     figures: Figures,
     wrong: Vec<String>,
-    pauses: Vec<String>,
+    pauses: Pauses,
     done: Done,
+}
+
+/// Connections that stood still for too long.
+#[derive(Clone, Debug, Default)]
+struct Pauses {
+    downloads: Vec<String>,
+    uploads: Vec<String>,
+}
+
+impl Pauses {
+    fn of(report: &TransferReport) -> Self {
+        let long = |end: &str, connections: &[ConnectionReport]| {
+            let stood_still = connections.iter().filter(|connection| connection.longest_pause > LONGEST_PAUSE);
+            let told = stood_still.map(|ConnectionReport { seed, longest_pause, longest_pause_from, .. }| {
+                format!(
+                    "connection {seed}: the {end} received nothing for {longest_pause:.2} s, from {longest_pause_from:.1} s on"
+                )
+            });
+            told.collect()
+        };
+        Self { downloads: long("client", &report.client), uploads: long("server", &report.server) }
+    }
 }
 
 impl Stressed {
@@ -430,13 +453,22 @@ impl Stressed {
         &self.wrong
     }
 
-    /// Connections that stood still for too long.
-    pub fn pauses(&self) -> &[String] {
-        &self.pauses
+    /// Downloads, of which the box is the sender, that stood still for too long.
+    pub fn paused_downloads(&self) -> &[String] {
+        &self.pauses.downloads
+    }
+
+    /// Uploads, of which the client's kernel is the sender, that stood still for too long.
+    pub fn paused_uploads(&self) -> &[String] {
+        &self.pauses.uploads
     }
 
     fn holds(&self) -> bool {
-        self.wrong.is_empty() && self.pauses.is_empty()
+        self.failures().next().is_none()
+    }
+
+    fn failures(&self) -> impl Iterator<Item = &String> {
+        self.wrong.iter().chain(&self.pauses.downloads).chain(&self.pauses.uploads)
     }
 
     /// How often a link was taken away.
@@ -453,7 +485,7 @@ impl fmt::Display for Stressed {
                 writeln!(f, "{:8.3}  {act}", at.as_secs_f64())?;
             }
         }
-        self.wrong.iter().chain(&self.pauses).try_for_each(|fault| writeln!(f, "FAILED  {fault}"))
+        self.failures().try_for_each(|fault| writeln!(f, "FAILED  {fault}"))
     }
 }
 
@@ -540,7 +572,7 @@ pub fn stress(args: &StressArgs) -> Result<Stressed> {
         middle,
         given_up,
     };
-    Ok(Stressed { figures, wrong, pauses: pauses(&report), done })
+    Ok(Stressed { figures, wrong, pauses: Pauses::of(&report), done })
 }
 
 /// What the box counted; what it should not have is noted in `wrong`.
@@ -587,20 +619,6 @@ fn disturb(args: &StressArgs, running: &mut RunningTransfer, disturbance: &mut D
 
 fn longest_pause(received: &[ConnectionReport]) -> f64 {
     received.iter().map(|connection| connection.longest_pause).fold(0.0, f64::max)
-}
-
-/// Connections that stood still for too long.
-fn pauses(report: &TransferReport) -> Vec<String> {
-    let mut wrong = Vec::new();
-    for (end, connections) in [("client", &report.client), ("server", &report.server)] {
-        for connection in connections.iter().filter(|connection| connection.longest_pause > LONGEST_PAUSE) {
-            wrong.push(format!(
-                "connection {}: the {end} received nothing for {:.2} s, from {:.1} s on",
-                connection.seed, connection.longest_pause, connection.longest_pause_from
-            ));
-        }
-    }
-    wrong
 }
 
 /// What is wrong with the transfers and in the client kernel's counters.
