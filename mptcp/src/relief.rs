@@ -79,6 +79,11 @@ impl Share {
 }
 
 impl Burden {
+    /// What was measured so far does not count any more.
+    fn forget(&mut self) {
+        (self.faded, self.rounds, self.meanwhile) = (Share::default(), 0, 0);
+    }
+
     /// The measurement is over.
     fn fade(&mut self, bytes: u64) {
         let new = Share { bytes, held_up: self.held_up, gaps: u64::from(self.gaps) * GAP };
@@ -114,7 +119,7 @@ impl Connection {
     pub(crate) fn note_held_up(&mut self, now: Instant, index: usize, bytes: u64) {
         if self.relief.due == Instant::MAX && self.config.ask_backup {
             for subflow in &mut self.subflows {
-                subflow.burden.faded = Share::default();
+                subflow.burden.forget();
             }
             self.measure(now + MEASUREMENT);
         }
@@ -194,11 +199,10 @@ impl Connection {
         let trials = relief.trials;
         relief.until = if in_vain { now + pause(trials) } else { Instant::ZERO };
         for index in 0..self.subflows.len() {
+            self.subflows[index].burden.forget();
             if self.subflows[index].burden.asked {
-                (self.subflows[index].burden.rounds, self.subflows[index].burden.meanwhile) = (0, 0);
                 self.ask(index, false, conns, env);
             }
-            self.subflows[index].burden.faded = Share::default();
         }
         self.measure(now + MEASUREMENT);
     }
