@@ -1,5 +1,5 @@
-//! `mimbox-lab bench counts`: instructions of the rows that the project promises something about, against those that the
-//! repository has on record.
+//! `mimbox-lab bench counts`: instructions and cache lines of the rows that the project promises something about, against those
+//! that the repository has on record.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -35,7 +35,43 @@ struct Record {
     /// The compiler that the counts are about: another one makes other code.
     rustc: String,
     /// Instructions for each segment.
-    instructions: BTreeMap<String, u32>,
+    instructions: Counts,
+    /// Distinct cache lines for each segment, of what its conversation has and of its packets.
+    lines: Counts,
+}
+
+/// What was counted, by row.
+type Counts = BTreeMap<String, f64>;
+
+/// How a kind of count is made.
+struct Kind {
+    name: &'static str,
+    rows: Vec<(&'static str, Row)>,
+    count: fn(&Row) -> anyhow::Result<f64>,
+    /// Steps of one that are told apart.
+    steps: f64,
+    on_record: fn(&Record) -> &Counts,
+}
+
+/// All that is counted.
+fn kinds() -> [Kind; 2] {
+    let many = |(_, row): &(&str, Row)| row.what == What::Data && row.shape.conversions > 1;
+    [
+        Kind {
+            name: "instructions",
+            rows: rows(),
+            count: callgrind::instructions,
+            steps: 1.0,
+            on_record: |record| &record.instructions,
+        },
+        Kind {
+            name: "lines",
+            rows: rows().into_iter().filter(many).collect(),
+            count: callgrind::lines,
+            steps: 10.0,
+            on_record: |record| &record.lines,
+        },
+    ]
 }
 
 /// The rows, each by its name in the file.
@@ -55,6 +91,8 @@ fn rows() -> Vec<(&'static str, Row)> {
         ("upload-two-subflows", data(1, 2, false, Direction::Upload, Order::Straight)),
         ("upload-reordered", data(1, 1, false, Direction::Upload, Order::Reordered)),
         ("upload-thousand", data(1_000, 1, false, Direction::Upload, Order::Straight)),
+        ("download-thousand", data(1_000, 1, false, Direction::Download, Order::Straight)),
+        ("upload-two-subflows-thousand", data(1_000, 2, false, Direction::Upload, Order::Straight)),
         ("client-ack", row(What::PureAck, 1_000, 1, false, Direction::Upload, Order::Straight)),
         ("server-ack", row(What::PureAck, 1_000, 1, false, Direction::Download, Order::Straight)),
     ]
@@ -88,19 +126,12 @@ pub(super) fn command(args: &CountsArgs) -> anyhow::Result<ExitCode> {
         println!("NOTHING IS COMPARED: {why}");
         return Ok(ExitCode::SUCCESS);
     }
-    let mut counted = BTreeMap::new();
-    let mut grown = 0;
-    println!("{:<20} {:>9} {:>9}", "instructions", "on record", "now");
-    for (name, row) in rows() {
-        let now = callgrind::instructions(&row)?.round() as u32;
-        let before = record.as_ref().and_then(|record| record.instructions.get(name)).copied();
-        let verdict = before.map_or("", |before| verdict(before, now));
-        grown += u32::from(verdict == GROWN);
-        println!("{name:<20} {:>9} {now:>9} {verdict}", before.map_or("-".to_owned(), |before| before.to_string()));
-        counted.insert(name.to_owned(), now);
-    }
+    let [instructions, lines] = kinds();
+    let (instructions, grown) = compare(&instructions, record.as_ref())?;
+    let (lines, more) = compare(&lines, record.as_ref())?;
+    let grown = grown + more;
     if args.bless {
-        return write(&args.file, counted).map(|()| ExitCode::SUCCESS);
+        return write(&args.file, instructions, lines).map(|()| ExitCode::SUCCESS);
     }
     if grown > 0 {
         println!("{grown} grew by more than {:.0}%: mend that, or say why and bless", TOLERANCE * 100.0);
@@ -109,10 +140,25 @@ pub(super) fn command(args: &CountsArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Counts all rows of a kind and prints them. What was counted, and how many have grown.
+fn compare(kind: &Kind, record: Option<&Record>) -> anyhow::Result<(Counts, u32)> {
+    let Kind { name, rows, count, steps, on_record } = kind;
+    let (mut counts, mut grown) = (Counts::new(), 0);
+    println!("{name:<28} {:>9} {:>9}", "on record", "now");
+    for (row_name, row) in rows {
+        let now = (count(row)? * steps).round() / steps;
+        let before = record.and_then(|record| on_record(record).get(*row_name)).copied();
+        let verdict = before.map_or("", |before| verdict(before, now));
+        grown += u32::from(verdict == GROWN);
+        println!("{row_name:<28} {:>9} {now:>9} {verdict}", before.map_or("-".to_owned(), |before| before.to_string()));
+        counts.insert((*row_name).to_owned(), now);
+    }
+    Ok((counts, grown))
+}
+
 const GROWN: &str = "GREW";
 
-fn verdict(before: u32, now: u32) -> &'static str {
-    let (before, now) = (f64::from(before), f64::from(now));
+fn verdict(before: f64, now: f64) -> &'static str {
     if now > before * (1.0 + TOLERANCE) {
         GROWN
     } else if now < before * (1.0 - TOLERANCE) {
@@ -127,16 +173,18 @@ fn read(file: &Path) -> anyhow::Result<Record> {
         .with_context(|| format!("cannot read {}: name it by --file, or write it by --bless", file.display()))?;
     let record: Record =
         toml::from_str(&text).with_context(|| format!("{} is not what --bless writes", file.display()))?;
-    if let Some((name, _)) = rows().iter().find(|(name, _)| !record.instructions.contains_key(*name)) {
-        bail!("{} has no count for {name}: --bless writes all", file.display());
+    for Kind { name, rows, on_record, .. } in kinds() {
+        if let Some((row, _)) = rows.iter().find(|(row, _)| !on_record(&record).contains_key(*row)) {
+            bail!("{} has no {name} of {row}: --bless writes all", file.display());
+        }
     }
     Ok(record)
 }
 
-fn write(file: &Path, instructions: BTreeMap<String, u32>) -> anyhow::Result<()> {
-    let record = Record { rustc: RUSTC.to_owned(), instructions };
-    let head = "# Instructions for each full-size segment (or acknowledgment), counted by callgrind in the release build.\n\
-                # `mimbox-lab bench counts` compares, with --bless it writes this file.\n\n";
+fn write(file: &Path, instructions: Counts, lines: Counts) -> anyhow::Result<()> {
+    let record = Record { rustc: RUSTC.to_owned(), instructions, lines };
+    let head = "# Instructions and distinct cache lines for each full-size segment (or acknowledgment), counted by callgrind in\n\
+                # the release build. `mimbox-lab bench counts` compares, with --bless it writes this file.\n\n";
     std::fs::write(file, format!("{head}{}", toml::to_string(&record)?))
         .with_context(|| format!("cannot write {}", file.display()))
 }
@@ -147,14 +195,14 @@ mod tests {
 
     #[test]
     fn a_count_may_grow_by_a_twentieth() {
-        assert_eq!(verdict(1_000, 1_050), "");
-        assert_eq!(verdict(1_000, 1_051), GROWN);
-        assert_eq!(verdict(1_000, 949), "fell: worth blessing");
+        assert_eq!(verdict(1_000.0, 1_050.0), "");
+        assert_eq!(verdict(1_000.0, 1_051.0), GROWN);
+        assert_eq!(verdict(1_000.0, 949.0), "fell: worth blessing");
     }
 
     #[test]
     fn counts_of_another_compiler_are_not_compared() {
-        let other = Record { rustc: "rustc 1.0.0".to_owned(), instructions: BTreeMap::new() };
+        let other = Record { rustc: "rustc 1.0.0".to_owned(), instructions: Counts::new(), lines: Counts::new() };
         assert!(obstacle(Some(&other)).is_some());
     }
 }
