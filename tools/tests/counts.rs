@@ -1,4 +1,4 @@
-//! No instruction count of the repository grows unnoticed. It compares in the release build only:
+//! No count of instructions or cache lines grows unnoticed. It compares in the release build only:
 //! `cargo test --release -p mimbox-tools --test counts`.
 
 use std::io::Write as _;

@@ -103,14 +103,24 @@ fn obstacle(record: Option<&Record>) -> Option<String> {
     if cfg!(debug_assertions) {
         return Some("this is not a release build".to_owned());
     }
-    if !cfg!(target_arch = "x86_64") {
-        return Some("the counts are of x86-64".to_owned());
+    if !has_avx2() {
+        return Some("the counts are of x86-64 with AVX2, which payload is summed by".to_owned());
     }
     if !callgrind::is_there() {
         return Some("valgrind is not installed".to_owned());
     }
     let record = record.filter(|record| record.rustc != RUSTC)?;
     Some(format!("the counts are of {}, and this was built by {RUSTC}", record.rustc))
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx2() -> bool {
+    std::arch::is_x86_feature_detected!("avx2")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+const fn has_avx2() -> bool {
+    false
 }
 
 /// Runs the command.
