@@ -182,10 +182,11 @@ struct Figure {
 }
 
 impl Figure {
-    /// The RTO of the first path, whose least is 200 ms, and a round trip on the second.
+    /// The RTO of the first path, and a round trip on the second. RFC 6298 §2.3 adds four deviations to the smoothed round-trip
+    /// time; the box, like Linux, at least 200 ms, which is more here.
     fn handover_limit_ms(&self) -> Option<f64> {
         match self.srtt_ms[..] {
-            [first, second] => Some(first.max(200.0) + second),
+            [first, second] => Some(first + 200.0 + second),
             _ => None,
         }
     }
