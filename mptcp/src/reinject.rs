@@ -53,7 +53,9 @@ impl Connection {
             return;
         }
         let subflow = &mut self.subflows[index];
-        if !subflow.stale {
+        // A handshake that needs several tries says nothing of data. Of a subflow that carries none nothing would ever be
+        // acknowledged either: it would be left alone for good.
+        if !subflow.stale && (subflow.takes_signals() || subflow.down) {
             subflow.stale = true;
             self.reinjection.start();
         }

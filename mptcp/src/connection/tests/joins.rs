@@ -208,3 +208,25 @@ fn joins_and_keys_are_as_the_standard_says_on_the_wire() {
     assert_eq!(sizes(1, 1), [16]);
     close(&mut pair);
 }
+
+/// A subflow whose handshake needed several tries carries data like any other.
+#[test]
+fn a_subflow_whose_syn_ack_was_lost_is_used() {
+    let mut again = 0;
+    for seed in 0..6 {
+        let first = Path { ns_per_byte: 800, ..Path::clean(20) };
+        let mut pair = Pair::new(seed, vec![first, Path { loss: 500, ..first }], [MptcpConfig::default(); 2]);
+        pair.hosts[0].closes = false;
+        pair.hosts[1].to_write = u64::MAX / 2;
+        let second = |pair: &Pair| pair.hosts[1].connection.as_ref().and_then(|host| host.subflow_stats().nth(1));
+        if !pair.run(SECOND * 20, |pair| second(pair).is_some_and(|second| second.open)) {
+            continue;
+        }
+        again += pair.counter(1, Counter::TcpSynRetransmits);
+        pair.paths[1].loss = 0;
+        pair.run(SECOND * 5, |_| false);
+        let sent = second(&pair).map_or(0, |stats| stats.bytes_sent);
+        assert!(sent > 100_000, "seed {seed}: {sent} bytes on the second path: {}", pair.status());
+    }
+    assert!(again > 0, "no SYN+ACK was sent twice");
+}
