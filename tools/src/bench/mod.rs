@@ -32,7 +32,7 @@ pub enum BenchCommand {
     /// row has the cost of a bare forwarder over the same ports and frames beside it, from the same run.
     #[command(after_help = "Example: mimbox-lab bench engine --quick --json engine.json --svg engine.svg")]
     Engine(EngineArgs),
-    /// Whether a segment has come to cost more instructions than the repository has on record.
+    /// Whether a segment has come to cost more instructions or cache lines than the repository has on record.
     ///
     /// Counts of one compiler say nothing of another's code: built by any but the one that the file names, it compares
     /// nothing and says so.
